@@ -1,0 +1,118 @@
+//! The migrations this product knows, and what a migration is.
+//!
+//! Owns the registry, the trait and the names of Outpost's state keys. A migration says what a key
+//! means; it refuses to scan, copy, retry, lock or report: the engine does that once for all.
+
+pub mod hash_tags;
+pub mod state_keys;
+
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::key::RedisKey;
+use crate::model::mapping::{Answers, Mapping};
+
+/// What a migration is told about the keyspace before it sees a key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// The deployment id, if the keyspace is prefixed by one.
+    pub deployment_id: Option<String>,
+    /// The migration's parameters.
+    pub parameters: Parameters,
+}
+
+/// Choices that a migration offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Parameters {
+    /// Which target names `001_hash_tags` produces: `Outpost` (the default, what Outpost reads) or
+    /// `TenantTag` (the documented form `{tenant:<id>}…`).
+    #[serde(default)]
+    pub key_layout: KeyLayout,
+}
+
+impl fmt::Display for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "keyLayout={:?}", self.key_layout)
+    }
+}
+
+/// Which target names `001_hash_tags` produces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum KeyLayout {
+    /// What Outpost reads: `tenant:{<id>}:tenant`, `tenant:{<id>}:destinations`, …
+    #[default]
+    Outpost,
+    /// What the documentation of the earlier tool promises: `{tenant:<id>}`, `{tenant:<id>}:destinations`, …
+    TenantTag,
+}
+
+/// Whether a migration has anything to do with a keyspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applicability {
+    /// It does.
+    Applicable,
+    /// It never will, for this reason.
+    NotApplicable(&'static str),
+}
+
+/// A named, versioned schema change that moves entries to new keys.
+pub trait Migration: Send + Sync + fmt::Debug {
+    /// Its name, as in the state key and on the command line: `001_hash_tags`.
+    fn name(&self) -> &'static str;
+
+    /// Its place in the order of migrations, from 1.
+    fn version(&self) -> u32;
+
+    /// One line for people.
+    fn description(&self) -> &'static str;
+
+    /// Whether it has anything to do with this keyspace.
+    fn is_applicable(&self, scope: &Scope) -> Applicability;
+
+    /// Byte prefixes of every key it wants to see; other keys are never looked at.
+    fn prefixes(&self, scope: &Scope) -> Vec<Vec<u8>>;
+
+    /// What a key means. Asked first without answers; asked again with the answers to what it
+    /// needed, until it needs nothing more.
+    fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping;
+}
+
+/// The migrations known, in order of version.
+#[derive(Debug, Clone)]
+pub struct Registry(Vec<Arc<dyn Migration>>);
+
+impl Registry {
+    /// The migrations that Outpost's keyspace went through.
+    #[must_use]
+    pub fn outpost() -> Self {
+        Self::new(vec![Arc::new(hash_tags::HashTags)])
+    }
+
+    /// A registry of any migrations; they are put in order of version.
+    #[must_use]
+    pub fn new(mut migrations: Vec<Arc<dyn Migration>>) -> Self {
+        migrations.sort_by_key(|migration| migration.version());
+        Self(migrations)
+    }
+
+    /// The migration of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Migration>> {
+        self.0.iter().find(|migration| migration.name() == name).cloned()
+    }
+
+    /// The migration that must be satisfied before this one.
+    #[must_use]
+    pub fn predecessor(&self, migration: &dyn Migration) -> Option<Arc<dyn Migration>> {
+        self.0.iter().rfind(|other| other.version() < migration.version()).cloned()
+    }
+
+    /// Names of all migrations, in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.0.iter().map(|migration| migration.name())
+    }
+}

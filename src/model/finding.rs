@@ -1,0 +1,87 @@
+//! Results of preflight checks.
+//!
+//! Owns the closed list of findings and how severe each is; errors block apply.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How much a finding weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Severity {
+    /// Good to know.
+    Note,
+    /// Think about it before going on.
+    Warning,
+    /// Apply refuses.
+    Error,
+}
+
+/// Which check found something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FindingCode {
+    /// The server is older than what the copies need.
+    RedisVersion,
+    /// A cluster does not answer for all of its slots.
+    ClusterState,
+    /// Slots are being moved between primaries.
+    OpenSlots,
+    /// Cluster mode is configured and the server has none, or the reverse.
+    ClusterMode,
+    /// A memory limit with an eviction policy under which copies push out originals.
+    EvictionPolicy,
+    /// The copies may not fit into the memory that is left.
+    Memory,
+    /// Fewer replicas than asked for.
+    Replicas,
+    /// The last snapshot or append-only write failed, so Redis may refuse writes.
+    Persistence,
+    /// The user lacks a permission that apply needs.
+    Permissions,
+    /// A check could not be made, since the user may not ask.
+    CheckNotPermitted,
+    /// Entries above the size that can be copied in one piece.
+    HugeEntries,
+    /// Tenant ids whose keys do not share one slot.
+    ScatteredTenant,
+    /// Tenants with braced ids, whose legacy and current names collide.
+    BracedTenant,
+    /// Ids for which a target's name could be read as another entity's.
+    AmbiguousTarget,
+    /// Connections of an earlier holder could not be closed.
+    StaleConnections,
+}
+
+/// One result of a preflight check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which check found it.
+    pub code: FindingCode,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What was found and what to do about it, without values or credentials.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding that blocks apply.
+    pub fn error(code: FindingCode, message: impl Into<String>) -> Self {
+        Self { code, severity: Severity::Error, message: message.into() }
+    }
+
+    /// A finding to think about.
+    pub fn warning(code: FindingCode, message: impl Into<String>) -> Self {
+        Self { code, severity: Severity::Warning, message: message.into() }
+    }
+
+    /// A finding that is good to know.
+    pub fn note(code: FindingCode, message: impl Into<String>) -> Self {
+        Self { code, severity: Severity::Note, message: message.into() }
+    }
+}
+
+impl fmt::Display for FindingCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -1,0 +1,127 @@
+//! What a migration answers about one key.
+//!
+//! Owns the vocabulary between the engine and a migration: a mapping, the reads a migration may ask
+//! for where the key alone is ambiguous, and why a key stays where it is.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::model::key::RedisKey;
+
+/// What is to be done with one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mapping {
+    /// A source key; its entry belongs at this target.
+    Target {
+        /// Where the entry belongs.
+        key: RedisKey,
+        /// What the entry is, in the migration's terms ("tenant").
+        entity: &'static str,
+    },
+    /// The key already has the form that this migration brings about.
+    AlreadyCurrent {
+        /// What the entry is, in the migration's terms ("tenant").
+        entity: &'static str,
+    },
+    /// A key under a legacy prefix that no rule maps; it is never deleted or overwritten.
+    Unmigrated(UnmigratedReason),
+    /// A key of no interest to this migration.
+    NotOurs,
+    /// The key alone does not tell: read these and ask again.
+    Need(Vec<Probe>),
+}
+
+/// Why a key under a legacy prefix is not mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum UnmigratedReason {
+    /// The key holds another type than the entity that its name stands for.
+    WrongType,
+    /// The entry's `id` field contradicts the key, or is missing where an entity must have one.
+    WrongContent,
+    /// Key and content leave more than one reading.
+    Ambiguous,
+    /// The key lies under a tenant whose id is braced, so that legacy and current names collide.
+    BracedTenant,
+    /// The target's name could be read as another entity's.
+    AmbiguousTarget,
+    /// The documented name of a destination summary, which Outpost never wrote nor reads.
+    DocumentedNameOnly,
+    /// A destination summary for which not exactly one existing tenant can be meant.
+    NoSingleTenant,
+    /// The key has the form of the other key layout.
+    OtherLayout,
+}
+
+impl UnmigratedReason {
+    /// One line for people: what was found.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::WrongType => "holds another Redis type than its name stands for",
+            Self::WrongContent => "its id field is missing or contradicts its key",
+            Self::Ambiguous => "key and content leave more than one reading",
+            Self::BracedTenant => "lies under a tenant with a braced id, whose legacy and current names collide",
+            Self::AmbiguousTarget => "its target name could be read as another entity's",
+            Self::DocumentedNameOnly => "documented name that Outpost never wrote nor reads",
+            Self::NoSingleTenant => "not exactly one existing tenant can be meant",
+            Self::OtherLayout => "has the form of the other key layout",
+        }
+    }
+}
+
+/// A read that a migration asks for to understand a key. The engine batches them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Probe {
+    /// The named fields of a hash (`HMGET`).
+    Fields {
+        /// The hash.
+        key: RedisKey,
+        /// Field names, in the order in which the answer gives their values.
+        fields: &'static [&'static str],
+    },
+    /// Number of fields of a hash (`HLEN`) and whether it has an expiry (`PTTL`).
+    Shape {
+        /// The hash.
+        key: RedisKey,
+    },
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Values of the asked fields in their order; all absent may also mean that the key is.
+    Fields(Vec<Option<Vec<u8>>>),
+    /// Field count (0: no such key) and whether the key expires.
+    Shape {
+        /// Number of fields; 0 when the key does not exist.
+        fields: u64,
+        /// Whether an expiry is set.
+        expires: bool,
+    },
+    /// The key holds another type than a hash.
+    NotAHash,
+}
+
+/// The answers that a migration has so far about one key.
+#[derive(Debug, Clone, Default)]
+pub struct Answers(HashMap<Probe, Answer>);
+
+impl Answers {
+    /// No answers: the first question about every key.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Records what a probe found.
+    pub fn insert(&mut self, probe: Probe, answer: Answer) {
+        self.0.insert(probe, answer);
+    }
+
+    /// The answer to a probe, if it was asked already.
+    #[must_use]
+    pub fn get(&self, probe: &Probe) -> Option<&Answer> {
+        self.0.get(probe)
+    }
+}

@@ -1,0 +1,85 @@
+//! What a migration's state hash says.
+//!
+//! Owns reading the hash's fields and writing ours. Refuses to believe a mark that we did not stamp:
+//! other tools mark what they did not copy.
+
+use std::collections::BTreeMap;
+
+use crate::model::time::UnixMillis;
+
+/// A migration's state in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// No state hash, or one without a status that satisfies anybody.
+    Absent,
+    /// `status` = `applied`, but nothing of ours beside it: a claim.
+    Unstamped,
+    /// `status` = `applied`, stamped by us.
+    Stamped(Stamp),
+    /// `status` = `not_applicable`.
+    NotApplicable,
+}
+
+/// What we wrote beside `status` when a migration was proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// When a complete comparison last found every entry; absent for a fresh keyspace's mark.
+    pub verified_at: Option<UnixMillis>,
+    /// When cleanup ended.
+    pub cleaned_up_at: Option<UnixMillis>,
+    /// The plan's hash under which it was applied.
+    pub plan_hash: Option<String>,
+}
+
+impl Mark {
+    /// Reads a state hash (empty: no such key).
+    #[must_use]
+    pub fn from_fields(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+        let text = |name: &str| fields.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned());
+        let time = |name: &str| text(name).and_then(|value| UnixMillis::parse_rfc3339(&value));
+        match text("status").as_deref() {
+            Some("applied") => {
+                if text("verified_at").is_none() && text("init_token").is_none() {
+                    return Self::Unstamped;
+                }
+                Self::Stamped(Stamp {
+                    verified_at: time("verified_at"),
+                    cleaned_up_at: time("cleaned_up_at"),
+                    plan_hash: text("plan_hash"),
+                })
+            }
+            Some("not_applicable") => Self::NotApplicable,
+            Some(_) | None => Self::Absent,
+        }
+    }
+
+    /// Whether whoever asks for the mark may go on without looking further.
+    #[must_use]
+    pub fn is_satisfied(&self) -> bool {
+        match self {
+            Self::Stamped(_) | Self::NotApplicable => true,
+            Self::Absent | Self::Unstamped => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(fields: &[(&str, &str)]) -> Mark {
+        Mark::from_fields(
+            &fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect(),
+        )
+    }
+
+    #[test]
+    fn only_our_stamp_makes_a_mark() {
+        assert_eq!(mark(&[]), Mark::Absent);
+        assert_eq!(mark(&[("status", "running")]), Mark::Absent);
+        assert_eq!(mark(&[("status", "applied"), ("applied_at", "2026-01-01T00:00:00Z")]), Mark::Unstamped);
+        assert_eq!(mark(&[("status", "not_applicable"), ("reason", "x")]), Mark::NotApplicable);
+        assert!(mark(&[("status", "applied"), ("init_token", "t")]).is_satisfied());
+        assert!(mark(&[("status", "applied"), ("verified_at", "2026-01-01T00:00:00Z")]).is_satisfied());
+    }
+}

@@ -1,0 +1,220 @@
+//! What apply would do, and the hash that an approval names.
+//!
+//! Owns the plan's value and which decisions its hash covers. A hash covers decisions, never counts:
+//! counts do not stand still on a live system.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::model::count::{PerEntity, Sample, Unmigrated};
+use crate::model::finding::{Finding, Severity};
+use crate::model::key::RedisKey;
+
+/// Version of what a plan decides; raised when the same decisions would mean different work.
+pub const PLAN_VERSION: u32 = 1;
+
+/// `sha256:` and 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanHash(String);
+
+impl PlanHash {
+    /// Hashes named decisions; the order of naming matters, so callers keep it fixed.
+    #[must_use]
+    pub fn of(decisions: &[(&str, String)]) -> Self {
+        let mut text = String::new();
+        for (name, value) in decisions {
+            // Lengths keep two different lists from reading the same.
+            let _ = writeln!(text, "{name}={}:{value}", value.len());
+        }
+        Self(format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes()))))
+    }
+
+    /// The hash as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PlanHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Choices made before anything was read, which a plan's hash covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// The migration's name.
+    pub migration: String,
+    /// Host, port, database and mode of the Redis that is meant.
+    pub redis: String,
+    /// The deployment id, empty without one.
+    pub deployment_id: String,
+    /// The migration's parameters as text.
+    pub parameters: String,
+    /// The conflict policy.
+    pub conflict_policy: String,
+    /// The policy for originals whose target is diverged.
+    pub diverged_policy: String,
+}
+
+impl Terms {
+    fn common(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("version", PLAN_VERSION.to_string()),
+            ("migration", self.migration.clone()),
+            ("redis", self.redis.clone()),
+            ("deployment", self.deployment_id.clone()),
+            ("parameters", self.parameters.clone()),
+        ]
+    }
+
+    /// The hash that an approval of apply names.
+    #[must_use]
+    pub fn plan_hash(&self, seen: &Seen) -> PlanHash {
+        let mut findings: Vec<String> = seen
+            .findings
+            .iter()
+            .filter(|finding| finding.severity > Severity::Note)
+            .map(|finding| finding.code.to_string())
+            .collect();
+        findings.sort();
+        findings.dedup();
+        let reasons: Vec<String> = seen.unmigrated.by_reason.keys().map(|reason| format!("{reason:?}")).collect();
+        let mut decisions = self.common();
+        decisions.extend([
+            ("conflictPolicy", self.conflict_policy.clone()),
+            ("findings", findings.join(",")),
+            ("unmigrated", reasons.join(",")),
+            ("conflicts", (seen.conflicts > 0).to_string()),
+        ]);
+        PlanHash::of(&decisions)
+    }
+
+    /// The hash that an approval of cleanup names.
+    #[must_use]
+    pub fn cleanup_hash(&self) -> PlanHash {
+        let mut decisions = self.common();
+        decisions.push(("cleanup.diverged", self.diverged_policy.clone()));
+        PlanHash::of(&decisions)
+    }
+}
+
+/// What a complete pass over the keyspace saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// Source entries per entity.
+    pub sources: PerEntity,
+    /// Keys already in current form, per entity.
+    pub current: PerEntity,
+    /// Sources whose target exists and equals them.
+    pub already_migrated: u64,
+    /// Sources whose target exists and differs.
+    pub conflicts: u64,
+    /// Examples of conflicts: source and target.
+    pub conflict_sample: Sample<(RedisKey, RedisKey)>,
+    /// Estimated bytes of the copies still to be made.
+    pub estimated_bytes: u64,
+    /// Examples of what goes where.
+    pub sample: Sample<(RedisKey, RedisKey)>,
+    /// Keys that no rule maps.
+    pub unmigrated: Unmigrated,
+    /// Results of the preflight checks.
+    pub findings: Vec<Finding>,
+}
+
+impl Seen {
+    /// All source entries.
+    #[must_use]
+    pub fn total_sources(&self) -> u64 {
+        self.sources.values().sum()
+    }
+
+    /// Source entries whose target does not exist yet.
+    #[must_use]
+    pub fn to_copy(&self) -> u64 {
+        self.total_sources().saturating_sub(self.already_migrated + self.conflicts)
+    }
+
+    /// Targets that exist already, equal or not: a run that began with none may refresh its own copies.
+    #[must_use]
+    pub fn targets_before(&self) -> u64 {
+        self.already_migrated + self.conflicts
+    }
+}
+
+/// What apply would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The hash that an approval names.
+    pub hash: PlanHash,
+    /// What was seen.
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+impl Plan {
+    /// Findings that block apply.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.seen.findings.iter().filter(|finding| finding.severity == Severity::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::finding::FindingCode;
+    use crate::model::mapping::UnmigratedReason;
+
+    fn terms() -> Terms {
+        Terms {
+            migration: "001_hash_tags".into(),
+            redis: "redis:6379/0".into(),
+            deployment_id: String::new(),
+            parameters: "keyLayout=Outpost".into(),
+            conflict_policy: "Fail".into(),
+            diverged_policy: "Keep".into(),
+        }
+    }
+
+    #[test]
+    fn a_hash_covers_decisions_and_not_counts() {
+        let mut seen = Seen::default();
+        let before = terms().plan_hash(&seen);
+        seen.sources.insert("tenant", 5);
+        seen.estimated_bytes = 7;
+        assert_eq!(terms().plan_hash(&seen), before);
+
+        seen.unmigrated.count(RedisKey::from("tenant:x"), UnmigratedReason::WrongType);
+        let with_unmigrated = terms().plan_hash(&seen);
+        assert_ne!(with_unmigrated, before);
+        seen.unmigrated.count(RedisKey::from("tenant:y"), UnmigratedReason::WrongType);
+        assert_eq!(terms().plan_hash(&seen), with_unmigrated);
+
+        seen.findings.push(Finding::note(FindingCode::Replicas, "none"));
+        assert_eq!(terms().plan_hash(&seen), with_unmigrated);
+        seen.findings.push(Finding::warning(FindingCode::Replicas, "none"));
+        assert_ne!(terms().plan_hash(&seen), with_unmigrated);
+    }
+
+    #[test]
+    fn each_term_changes_the_hash() {
+        let base = terms();
+        let seen = Seen::default();
+        for change in [
+            Terms { migration: "x".into(), ..base.clone() },
+            Terms { redis: "x".into(), ..base.clone() },
+            Terms { deployment_id: "x".into(), ..base.clone() },
+            Terms { parameters: "x".into(), ..base.clone() },
+            Terms { conflict_policy: "x".into(), ..base.clone() },
+        ] {
+            assert_ne!(change.plan_hash(&seen), base.plan_hash(&seen));
+        }
+        let delete = Terms { diverged_policy: "Delete".into(), ..base.clone() };
+        assert_eq!(delete.plan_hash(&seen), base.plan_hash(&seen));
+        assert_ne!(delete.cleanup_hash(), base.cleanup_hash());
+    }
+}

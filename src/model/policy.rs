@@ -1,0 +1,59 @@
+//! Choices that people make about a run.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What happens to a target key that exists and differs from its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ConflictPolicy {
+    /// Nothing is overwritten; all conflicts are counted, a sample is named, and the run stops before the mark.
+    #[default]
+    Fail,
+    /// The target is replaced by its source.
+    PreferSource,
+    /// The target is kept and counted; it does not block the mark.
+    PreferTarget,
+}
+
+/// What cleanup does with an original whose target no longer equals it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum DivergedPolicy {
+    /// The original stays and is counted.
+    #[default]
+    Keep,
+    /// The original is removed if it still has the value just read.
+    Delete,
+}
+
+/// How hard a run may work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// At most this many source keys are processed a second, over all primaries together.
+    pub keys_per_second: Option<u32>,
+}
+
+/// How many replicas of each primary must acknowledge before the mark and before deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MinReplicas {
+    /// One where a primary has replicas, else none.
+    #[default]
+    OneIfAny,
+    /// This many on every primary.
+    Exactly(u32),
+}
+
+impl MinReplicas {
+    /// How many acknowledgements a primary with `attached` replicas owes.
+    #[must_use]
+    pub fn required(self, attached: u32) -> u32 {
+        match self {
+            Self::OneIfAny => attached.min(1),
+            Self::Exactly(count) => count,
+        }
+    }
+}
+
+/// How long `WAIT` waits for replicas before the run pauses with a reason.
+pub const REPLICA_PATIENCE: Duration = Duration::from_secs(5);

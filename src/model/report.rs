@@ -1,0 +1,134 @@
+//! What a step found or did, when it ended.
+
+use serde::Serialize;
+
+use crate::model::count::{Sample, Unmigrated};
+use crate::model::key::RedisKey;
+
+/// How a source and its target compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Difference {
+    /// The target does not exist.
+    Missing,
+    /// The target has another type or value.
+    Value,
+    /// Same value, another expiry.
+    Expiry,
+}
+
+/// What copying did, entry by entry; the numbers add up to the sources seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ApplyReport {
+    /// Entries copied by this pass.
+    pub copied: u64,
+    /// Targets that equalled their source already.
+    pub already_migrated: u64,
+    /// Own stale copies, or conflicts under `PreferSource`, replaced by their source.
+    pub replaced: u64,
+    /// Targets that differ and were kept.
+    pub conflicts: u64,
+    /// Examples of these: source and target.
+    pub conflict_sample: Sample<(RedisKey, RedisKey)>,
+    /// Sources that ended (expired or were deleted) before they were copied.
+    pub ended: u64,
+    /// Keys that no rule maps.
+    pub unmigrated: Unmigrated,
+}
+
+impl ApplyReport {
+    /// Source entries dealt with.
+    #[must_use]
+    pub fn processed(&self) -> u64 {
+        self.copied + self.already_migrated + self.replaced + self.conflicts + self.ended
+    }
+
+    /// Entries that this pass wrote.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.copied + self.replaced
+    }
+
+    /// Adds the report of another part of the keyspace.
+    pub fn merge(&mut self, other: Self) {
+        self.copied += other.copied;
+        self.already_migrated += other.already_migrated;
+        self.replaced += other.replaced;
+        self.conflicts += other.conflicts;
+        self.ended += other.ended;
+        self.conflict_sample.merge(other.conflict_sample);
+        self.unmigrated.merge(other.unmigrated);
+    }
+}
+
+/// What a complete comparison found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Sources whose target equals them.
+    pub equal: u64,
+    /// Sources whose target is missing or differs: before the mark a lack, after it diverged.
+    pub different: u64,
+    /// Examples of these: source and how it differs.
+    pub sample: Sample<(RedisKey, Difference)>,
+    /// Sources that ended while being compared.
+    pub ended: u64,
+    /// Keys that no rule maps.
+    pub unmigrated: Unmigrated,
+}
+
+impl VerifyReport {
+    /// Source entries compared.
+    #[must_use]
+    pub fn processed(&self) -> u64 {
+        self.equal + self.different + self.ended
+    }
+
+    /// Adds the report of another part of the keyspace.
+    pub fn merge(&mut self, other: Self) {
+        self.equal += other.equal;
+        self.different += other.different;
+        self.ended += other.ended;
+        self.sample.merge(other.sample);
+        self.unmigrated.merge(other.unmigrated);
+    }
+}
+
+/// What cleanup removed and kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CleanupReport {
+    /// Originals removed.
+    pub removed: u64,
+    /// Originals kept because their target is diverged.
+    pub kept_diverged: u64,
+    /// Originals kept because they changed between comparison and removal.
+    pub kept_changed: u64,
+    /// Originals that were gone before they could be removed.
+    pub gone: u64,
+    /// Examples of kept originals.
+    pub kept_sample: Sample<RedisKey>,
+    /// Keys that no rule maps; always kept.
+    pub unmigrated: Unmigrated,
+}
+
+impl CleanupReport {
+    /// Originals dealt with.
+    #[must_use]
+    pub fn processed(&self) -> u64 {
+        self.removed + self.kept() + self.gone
+    }
+
+    /// Originals kept.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.kept_diverged + self.kept_changed
+    }
+
+    /// Adds the report of another part of the keyspace.
+    pub fn merge(&mut self, other: Self) {
+        self.removed += other.removed;
+        self.kept_diverged += other.kept_diverged;
+        self.kept_changed += other.kept_changed;
+        self.gone += other.gone;
+        self.kept_sample.merge(other.kept_sample);
+        self.unmigrated.merge(other.unmigrated);
+    }
+}
