@@ -1,0 +1,41 @@
+//! A command with the slot that decides where it goes.
+
+use redis::{Cmd, ToRedisArgs, cmd};
+
+use crate::keyspace::script::Script;
+use crate::model::key::RedisKey;
+use crate::model::slot::slot_of;
+
+/// A command on one key, or on several of one slot.
+#[derive(Clone)]
+pub(super) struct Command {
+    pub(super) slot: u16,
+    pub(super) cmd: Cmd,
+}
+
+impl Command {
+    /// `NAME key`; arguments follow by [`Command::arg`].
+    pub(super) fn on(name: &str, key: &RedisKey) -> Self {
+        Self { slot: slot_of(key), cmd: cmd(name).arg(key.as_bytes()).take() }
+    }
+
+    /// `NAME SUBCOMMAND key`.
+    pub(super) fn sub(name: &str, subcommand: &str, key: &RedisKey) -> Self {
+        Self { slot: slot_of(key), cmd: cmd(name).arg(subcommand).arg(key.as_bytes()).take() }
+    }
+
+    /// `EVALSHA sha n keys…`; all keys must share the first one's slot.
+    pub(super) fn script(script: &Script, keys: &[&RedisKey]) -> Self {
+        let mut cmd = cmd("EVALSHA").arg(script.sha1()).arg(keys.len()).take();
+        for key in keys {
+            cmd.arg(key.as_bytes());
+        }
+        Self { slot: keys.first().map_or(0, |key| slot_of(key)), cmd }
+    }
+
+    /// Adds an argument.
+    pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
+        self.cmd.arg(argument);
+        self
+    }
+}

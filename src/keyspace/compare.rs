@@ -1,0 +1,93 @@
+//! Compares sources with their targets by value.
+//!
+//! Owns the two steps of a comparison: equal payloads are a shortcut to yes; whatever differs is read
+//! again and compared canonically.
+
+use crate::keyspace::fault::Fault;
+use crate::keyspace::read::Payload;
+use crate::keyspace::router::Keyspace;
+use crate::model::entry::Entry;
+use crate::model::key::RedisKey;
+use crate::model::report::Difference;
+
+/// How one source and its target compare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// Same type, value and expiry.
+    Equal,
+    /// The source ended before it could be compared.
+    SourceGone,
+    /// The target does not exist.
+    TargetMissing,
+    /// Both exist and differ; here is what was read, so that a write can name it as its condition.
+    Different {
+        /// The source as it was.
+        source: Entry,
+        /// The target as it was.
+        target: Entry,
+    },
+}
+
+impl Comparison {
+    /// In what way they differ, if they do.
+    #[must_use]
+    pub fn difference(&self) -> Option<Difference> {
+        match self {
+            Self::Equal | Self::SourceGone => None,
+            Self::TargetMissing => Some(Difference::Missing),
+            Self::Different { source, target } if source.value == target.value => Some(Difference::Expiry),
+            Self::Different { .. } => Some(Difference::Value),
+        }
+    }
+}
+
+impl Keyspace {
+    /// Compares each source with its target.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn compare(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Comparison>, Fault> {
+        let keys: Vec<RedisKey> = pairs.iter().flat_map(|(source, target)| [source.clone(), target.clone()]).collect();
+        let payloads = self.payloads(&keys).await?;
+        let mut results: Vec<Option<Comparison>> = payloads.chunks(2).map(by_payload).collect();
+        let unsure: Vec<usize> =
+            results.iter().enumerate().filter(|(_, result)| result.is_none()).map(|(index, _)| index).collect();
+        let pairs_left: Vec<(RedisKey, RedisKey)> = unsure.iter().map(|&index| pairs[index].clone()).collect();
+        for (index, comparison) in unsure.into_iter().zip(self.compare_by_value(&pairs_left).await?) {
+            results[index] = Some(comparison);
+        }
+        Ok(results.into_iter().map(|result| result.unwrap_or(Comparison::SourceGone)).collect())
+    }
+
+    /// Compares each source with its target canonically, whatever their payloads.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn compare_by_value(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Comparison>, Fault> {
+        let keys: Vec<RedisKey> = pairs.iter().flat_map(|(source, target)| [source.clone(), target.clone()]).collect();
+        let mut entries = self.entries(&keys).await?.into_iter();
+        let mut results = Vec::with_capacity(pairs.len());
+        while let (Some(source), Some(target)) = (entries.next(), entries.next()) {
+            results.push(by_value(source, target));
+        }
+        Ok(results)
+    }
+}
+
+fn by_payload(read: &[Option<Payload>]) -> Option<Comparison> {
+    match read {
+        [None, _] => Some(Comparison::SourceGone),
+        [Some(_), None] => Some(Comparison::TargetMissing),
+        [Some(source), Some(target)] if source == target => Some(Comparison::Equal),
+        _ => None,
+    }
+}
+
+fn by_value(source: Option<Entry>, target: Option<Entry>) -> Comparison {
+    match (source, target) {
+        (None, _) => Comparison::SourceGone,
+        (Some(_), None) => Comparison::TargetMissing,
+        (Some(source), Some(target)) if source == target => Comparison::Equal,
+        (Some(source), Some(target)) => Comparison::Different { source, target },
+    }
+}

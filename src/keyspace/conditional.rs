@@ -1,0 +1,147 @@
+//! Writes that happen only if a key still holds exactly what was read.
+//!
+//! Owns the two ways to hold to that: a script for ordinary hashes, `WATCH` on a connection of its own
+//! for everything else.
+
+use redis::{Pipeline, Value};
+
+use crate::keyspace::command::Command;
+use crate::keyspace::connection::Connection;
+use crate::keyspace::endpoint::NodeAddress;
+use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::read::Payload;
+use crate::keyspace::script::{self, Script};
+use crate::keyspace::value;
+use crate::keyspace::writer::Writer;
+use crate::model::entry::{Entry, Expiry, Value as EntryValue};
+use crate::model::key::RedisKey;
+use crate::model::slot::slot_of;
+
+/// Largest hash that a script compares: more would hold the server too long.
+const SCRIPT_MEMBERS: usize = 2_000;
+const SCRIPT_BYTES: usize = 256 * 1024;
+
+/// What became of a conditional write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The key held what was expected, and the write happened.
+    Done,
+    /// The key holds something else; nothing was written.
+    Changed,
+    /// The key does not exist; nothing was written.
+    Gone,
+}
+
+enum Write<'a> {
+    Unlink,
+    Replace(&'a Payload),
+}
+
+impl Writer {
+    /// Unlinks each key that still holds the entry beside it.
+    ///
+    /// # Errors
+    /// The first fault that stayed; other keys of the batch may be unlinked.
+    pub async fn unlink_if_unchanged(&self, expected: &[(RedisKey, Entry)]) -> Result<Vec<Outcome>, Fault> {
+        let mut outcomes = vec![None; expected.len()];
+        let mut indexes = Vec::new();
+        let mut commands = Vec::new();
+        for (index, (key, entry)) in expected.iter().enumerate() {
+            if let Some(command) = hash_script(&script::UNLINK_IF_HASH_IS, key, entry, &Write::Unlink) {
+                indexes.push(index);
+                commands.push(command);
+            } else {
+                outcomes[index] = Some(self.watch_and_write(key, entry, &Write::Unlink).await?);
+            }
+        }
+        for (index, answer) in indexes.into_iter().zip(self.run(commands).await) {
+            outcomes[index] = Some(outcome(value::int(answer?)?));
+        }
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Changed)).collect())
+    }
+
+    /// Replaces a key's entry by a payload if it still holds `expected`.
+    ///
+    /// # Errors
+    /// The fault that stayed.
+    pub async fn replace_if_unchanged(
+        &self,
+        key: &RedisKey,
+        expected: &Entry,
+        payload: &Payload,
+    ) -> Result<Outcome, Fault> {
+        let write = Write::Replace(payload);
+        match hash_script(&script::REPLACE_IF_HASH_IS, key, expected, &write) {
+            Some(command) => Ok(outcome(value::int(self.run_one(command).await?)?)),
+            None => self.watch_and_write(key, expected, &write).await,
+        }
+    }
+
+    /// `WATCH`, read, compare, `MULTI … EXEC`: the transaction fails if the key was touched in between.
+    async fn watch_and_write(&self, key: &RedisKey, expected: &Entry, write: &Write<'_>) -> Result<Outcome, Fault> {
+        let topology = self.topology().await;
+        let owner = topology.owner(slot_of(key)).ok_or(Fault::new(FaultClass::ClusterDown))?;
+        let mut connection = self.own_connection(&owner.address).await?;
+        let node = &owner.address;
+        send(&mut connection, node, &redis::cmd("WATCH").arg(key.as_bytes()).take()).await?;
+        let read = send(&mut connection, node, &Command::script(&script::READ_ENTRY, &[key]).cmd).await?;
+        match value::entry(read)? {
+            None => return Ok(Outcome::Gone),
+            Some(found) if found != *expected => return Ok(Outcome::Changed),
+            Some(_) => {}
+        }
+        self.check_lease(node)?;
+        let mut transaction = Pipeline::new();
+        transaction.atomic();
+        match write {
+            Write::Unlink => transaction.add_command(redis::cmd("UNLINK").arg(key.as_bytes()).take()),
+            Write::Replace(payload) => transaction.add_command(
+                redis::cmd("RESTORE")
+                    .arg(key.as_bytes())
+                    .arg(payload.expiry.restore_ttl())
+                    .arg(&payload.bytes)
+                    .arg("REPLACE")
+                    .arg("ABSTTL")
+                    .take(),
+            ),
+        };
+        let answer: Value =
+            transaction.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))?;
+        Ok(if answer == Value::Nil { Outcome::Changed } else { Outcome::Done })
+    }
+}
+
+async fn send(connection: &mut Connection, node: &NodeAddress, command: &redis::Cmd) -> Result<Value, Fault> {
+    connection.inner.send_packed_command(command).await.map_err(|error| Fault::classify(&error, node))
+}
+
+/// The script's call, if the entry is a hash that a script may compare.
+fn hash_script(script: &Script, key: &RedisKey, entry: &Entry, write: &Write<'_>) -> Option<Command> {
+    let EntryValue::Hash(fields) = &entry.value else { return None };
+    if fields.len() > SCRIPT_MEMBERS || entry.value.bytes() > SCRIPT_BYTES {
+        return None;
+    }
+    let mut command = Command::script(script, &[key]).arg(pexpiretime(entry.expiry));
+    if let Write::Replace(payload) = write {
+        command = command.arg(&payload.bytes).arg(payload.expiry.restore_ttl());
+    }
+    for (name, content) in fields {
+        command = command.arg(name).arg(content);
+    }
+    Some(command)
+}
+
+fn pexpiretime(expiry: Expiry) -> i64 {
+    match expiry {
+        Expiry::Never => -1,
+        Expiry::At(at) => at,
+    }
+}
+
+fn outcome(answer: i64) -> Outcome {
+    match answer {
+        1 => Outcome::Done,
+        -1 => Outcome::Gone,
+        _ => Outcome::Changed,
+    }
+}

@@ -1,0 +1,114 @@
+//! One connection to one node.
+//!
+//! Owns how a connection is made: TLS, credentials, name, time limits. Refuses to reconnect by
+//! itself: a lost connection is a fault that the router answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::{AsyncDNSResolver, tcp::TcpSettings};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    RedisConnectionInfo, TlsCertificates,
+};
+use secrecy::ExposeSecret;
+
+use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint, Tls};
+use crate::keyspace::fault::{Fault, FaultClass};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection and the id under which its server knows it.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) inner: MultiplexedConnection,
+    pub(super) id: i64,
+}
+
+/// Opens a connection to a node and names it.
+pub(super) async fn open(endpoint: &RedisEndpoint, node: &NodeAddress, name: &str) -> Result<Connection, Fault> {
+    let fault = |error: &redis::RedisError| Fault::classify(error, node);
+    let client = client(endpoint, node).map_err(|error| fault(&error))?;
+    let mut inner = client
+        .get_multiplexed_async_connection_with_config(&config(endpoint, node))
+        .await
+        .map_err(|error| fault(&error))?;
+    redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<()>(&mut inner).await.map_err(|error| fault(&error))?;
+    let id = redis::cmd("CLIENT").arg("ID").query_async(&mut inner).await.map_err(|error| fault(&error))?;
+    Ok(Connection { inner, id })
+}
+
+fn config(endpoint: &RedisEndpoint, node: &NodeAddress) -> AsyncConnectionConfig {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
+    match server_name(endpoint) {
+        Some(_) => config.set_dns_resolver(DialInstead(Arc::new(node.clone()))),
+        None => config,
+    }
+}
+
+fn client(endpoint: &RedisEndpoint, node: &NodeAddress) -> Result<Client, redis::RedisError> {
+    let mut login = RedisConnectionInfo::default().set_db(i64::from(endpoint.database));
+    if let Some(username) = &endpoint.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &endpoint.password {
+        login = login.set_password(password.expose_secret());
+    }
+    let dialled = ConnectionAddr::Tcp(node.host.clone(), node.port);
+    let info: ConnectionInfo = match &endpoint.tls {
+        None => dialled.into_connection_info()?,
+        Some(tls) => ConnectionAddr::TcpTls {
+            host: tls.server_name.clone().unwrap_or_else(|| node.host.clone()),
+            port: node.port,
+            insecure: tls.insecure_skip_verify,
+            tls_params: None,
+        }
+        .into_connection_info()?,
+    };
+    let info = info.set_redis_settings(login).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    match &endpoint.tls {
+        None => Client::open(info),
+        Some(tls) => Client::build_with_tls(info, certificates(tls)),
+    }
+}
+
+fn certificates(tls: &Tls) -> TlsCertificates {
+    TlsCertificates {
+        client_tls: tls.client.as_ref().map(|client| ClientTlsConfig {
+            client_cert: client.certificate_pem.clone(),
+            client_key: client.key_pem.expose_secret().as_bytes().to_vec(),
+        }),
+        root_cert: tls.ca_pem.clone(),
+    }
+}
+
+fn server_name(endpoint: &RedisEndpoint) -> Option<&str> {
+    endpoint.tls.as_ref().and_then(|tls| tls.server_name.as_deref())
+}
+
+/// Certificates are checked against the configured name while the node's own address is dialled.
+struct DialInstead(Arc<NodeAddress>);
+
+impl AsyncDNSResolver for DialInstead {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _host: &'b str,
+        _port: u16,
+    ) -> redis::RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((self.0.host.as_str(), self.0.port)).await?;
+            let addresses: Vec<SocketAddr> = found.collect();
+            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
+        })
+    }
+}
+
+/// The class of a connection that nothing is left to try on.
+pub(super) fn unreachable(endpoint: &RedisEndpoint) -> Fault {
+    Fault::of(FaultClass::Connection, &NodeAddress { host: endpoint.host.clone(), port: endpoint.port })
+}

@@ -1,0 +1,282 @@
+//! What can go wrong between us and Redis, and what each kind of trouble asks for.
+//!
+//! Owns the closed list of fault classes. Refuses to keep a server's error text beyond its code: the
+//! text may name keys' values or addresses that vary.
+//!
+//! Codes: <https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors> and the
+//! cluster specification.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use thiserror::Error;
+
+use crate::keyspace::endpoint::NodeAddress;
+
+/// A kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultClass {
+    /// The slot moved for good (`MOVED`): learn the topology anew.
+    Moved,
+    /// The slot is being moved (`ASK`): ask the other node for this command.
+    Ask,
+    /// Keys of one command are half-moved (`TRYAGAIN`): wait and send again.
+    TryAgain,
+    /// The cluster does not answer for a slot (`CLUSTERDOWN`, `MASTERDOWN`): wait.
+    ClusterDown,
+    /// The server reads its dataset (`LOADING`): wait.
+    Loading,
+    /// A script blocks the server (`BUSY`): wait.
+    Busy,
+    /// The node became a replica (`READONLY`): learn the topology anew.
+    ReadOnly,
+    /// The script cache was emptied (`NOSCRIPT`): load scripts again.
+    NoScript,
+    /// No answer in time; the outcome is unknown.
+    Timeout,
+    /// No connection, or it broke; the outcome is unknown.
+    Connection,
+    /// The memory limit is reached (`OOM`).
+    OutOfMemory,
+    /// Writes are refused since a snapshot failed (`MISCONF`).
+    PersistenceFailing,
+    /// Writes are refused for want of replicas (`NOREPLICAS`).
+    TooFewReplicas,
+    /// The user may not run the command or touch the key (`NOPERM`).
+    NotPermitted,
+    /// Credentials are missing or wrong (`NOAUTH`, `WRONGPASS`).
+    AuthenticationFailed,
+    /// The certificate of the server, or ours, was not accepted.
+    TlsFailed,
+    /// A command's keys lie in different slots (`CROSSSLOT`): a defect of ours.
+    CrossSlot,
+    /// The target's server does not understand the source's payload.
+    PayloadVersion,
+    /// The target key exists already (`BUSYKEY`).
+    TargetExists,
+    /// The key holds another type (`WRONGTYPE`).
+    WrongType,
+    /// Cluster mode is configured but the server has none, or the reverse.
+    ClusterMode,
+    /// Our lease on the lock ended; nothing more may be sent.
+    LeaseEnded,
+    /// The server lacks the command.
+    UnknownCommand,
+    /// Anything else the server refused.
+    Refused,
+    /// An answer of a shape we do not know.
+    UnexpectedAnswer,
+}
+
+/// What to do about a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Send again after a while.
+    Wait,
+    /// Learn the topology anew, then send again.
+    Relearn,
+    /// Ask the node that the answer names, for this command only.
+    AskOther,
+    /// Load scripts, then send again.
+    LoadScripts,
+    /// Sending again changes nothing.
+    GiveUp,
+}
+
+impl FaultClass {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(self) -> Remedy {
+        match self {
+            Self::TryAgain | Self::Loading | Self::Busy => Remedy::Wait,
+            Self::Moved | Self::ClusterDown | Self::ReadOnly | Self::Timeout | Self::Connection => Remedy::Relearn,
+            Self::Ask => Remedy::AskOther,
+            Self::NoScript => Remedy::LoadScripts,
+            Self::OutOfMemory
+            | Self::PersistenceFailing
+            | Self::TooFewReplicas
+            | Self::NotPermitted
+            | Self::AuthenticationFailed
+            | Self::TlsFailed
+            | Self::CrossSlot
+            | Self::PayloadVersion
+            | Self::TargetExists
+            | Self::WrongType
+            | Self::ClusterMode
+            | Self::LeaseEnded
+            | Self::UnknownCommand
+            | Self::Refused
+            | Self::UnexpectedAnswer => Remedy::GiveUp,
+        }
+    }
+
+    /// Whether time alone may cure it, so that a pass may start a part over.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        match self.remedy() {
+            Remedy::Wait | Remedy::Relearn | Remedy::AskOther | Remedy::LoadScripts => true,
+            Remedy::GiveUp => false,
+        }
+    }
+
+    /// What was wrong and what to do, in one line.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::Moved | Self::Ask | Self::TryAgain => "slots are being moved; wait until the move is done",
+            Self::ClusterDown => "the cluster does not answer for every slot; bring its primaries back",
+            Self::Loading => "Redis is still loading its dataset; wait",
+            Self::Busy => "a script blocks Redis; see SCRIPT KILL",
+            Self::ReadOnly => "the server is a replica; point at the primary",
+            Self::NoScript => "Redis keeps forgetting scripts; look for SCRIPT FLUSH",
+            Self::Timeout => "Redis did not answer in time; look at its load and the network",
+            Self::Connection => "Redis can't be reached; check host, port and network",
+            Self::OutOfMemory => "Redis is at its memory limit; raise maxmemory",
+            Self::PersistenceFailing => "Redis refuses writes since its last snapshot failed; check its disk",
+            Self::TooFewReplicas => "Redis refuses writes for want of replicas; bring them back",
+            Self::NotPermitted => "the Redis user lacks a permission; compare it with the ACL in the README",
+            Self::AuthenticationFailed => "Redis refused the credentials; check username and password",
+            Self::TlsFailed => "TLS failed; check CA, certificate and server name",
+            Self::CrossSlot => "keys of one command lie in different slots; report this",
+            Self::PayloadVersion => "nodes run versions whose payloads do not fit; finish the Redis upgrade first",
+            Self::TargetExists => "the target key exists already",
+            Self::WrongType => "the key holds another type",
+            Self::ClusterMode => "cluster mode is configured differently from what the server runs",
+            Self::LeaseEnded => "the lock was lost",
+            Self::UnknownCommand => "the server lacks a command; Redis 7.0 or newer is needed",
+            Self::Refused => "Redis refused a command",
+            Self::UnexpectedAnswer => "Redis answered in an unknown shape; check the server's version",
+        }
+    }
+}
+
+/// A classified fault, with the node it came from where one is known.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+#[error("{}{}", at.as_ref().map(|node| format!("{node}: ")).unwrap_or_default(), class.explain())]
+pub struct Fault {
+    /// Its kind.
+    pub class: FaultClass,
+    /// The node that it came from, or that it names (`ASK`).
+    pub at: Option<NodeAddress>,
+}
+
+impl Fault {
+    /// A fault without a node.
+    #[must_use]
+    pub fn new(class: FaultClass) -> Self {
+        Self { class, at: None }
+    }
+
+    /// A fault of a node.
+    #[must_use]
+    pub fn of(class: FaultClass, node: &NodeAddress) -> Self {
+        Self { class, at: Some(node.clone()) }
+    }
+
+    pub(super) fn classify(error: &RedisError, node: &NodeAddress) -> Self {
+        if let (ErrorKind::Server(ServerErrorKind::Ask), Some((host, port))) = (error.kind(), error.redirect_node()) {
+            let host = if host.is_empty() { &node.host } else { host };
+            return Self::of(FaultClass::Ask, &NodeAddress { host: host.to_owned(), port });
+        }
+        Self::of(class_of(error), node)
+    }
+}
+
+fn class_of(error: &RedisError) -> FaultClass {
+    if error.is_timeout() {
+        return FaultClass::Timeout;
+    }
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => FaultClass::AuthenticationFailed,
+        ErrorKind::Io if is_tls(error) => FaultClass::TlsFailed,
+        ErrorKind::Io => FaultClass::Connection,
+        ErrorKind::InvalidClientConfig => FaultClass::TlsFailed,
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => FaultClass::UnexpectedAnswer,
+        ErrorKind::Server(_) | ErrorKind::Extension => {
+            class_of_code(error.code().unwrap_or_default(), error.detail().unwrap_or_default())
+        }
+        _ if error.is_connection_dropped() || error.is_connection_refusal() => FaultClass::Connection,
+        _ => FaultClass::Refused,
+    }
+}
+
+fn class_of_code(code: &str, detail: &str) -> FaultClass {
+    match code {
+        "MOVED" => FaultClass::Moved,
+        "ASK" => FaultClass::Ask,
+        "TRYAGAIN" => FaultClass::TryAgain,
+        "CLUSTERDOWN" | "MASTERDOWN" => FaultClass::ClusterDown,
+        "LOADING" => FaultClass::Loading,
+        "BUSY" => FaultClass::Busy,
+        "READONLY" => FaultClass::ReadOnly,
+        "NOSCRIPT" => FaultClass::NoScript,
+        "OOM" => FaultClass::OutOfMemory,
+        "MISCONF" => FaultClass::PersistenceFailing,
+        "NOREPLICAS" => FaultClass::TooFewReplicas,
+        "NOPERM" => FaultClass::NotPermitted,
+        "NOAUTH" | "WRONGPASS" => FaultClass::AuthenticationFailed,
+        "CROSSSLOT" => FaultClass::CrossSlot,
+        "BUSYKEY" => FaultClass::TargetExists,
+        "WRONGTYPE" => FaultClass::WrongType,
+        "ERR" if detail.starts_with("DUMP payload") || detail.starts_with("Bad data format") => {
+            FaultClass::PayloadVersion
+        }
+        "ERR" if detail.starts_with("unknown command") || detail.starts_with("Unknown subcommand") => {
+            FaultClass::UnknownCommand
+        }
+        // A script's error carries the code of the command inside only in its text.
+        "ERR" | "EXECABORT" => class_within(detail),
+        _ => FaultClass::Refused,
+    }
+}
+
+fn class_within(detail: &str) -> FaultClass {
+    if detail.contains("OOM command not allowed") || detail.contains("-OOM ") {
+        FaultClass::OutOfMemory
+    } else if detail.contains("can't run this command or subcommand") || detail.contains("NOPERM") {
+        FaultClass::NotPermitted
+    } else if detail.contains("DUMP payload") || detail.contains("Bad data format") {
+        FaultClass::PayloadVersion
+    } else if detail.contains("-READONLY") {
+        FaultClass::ReadOnly
+    } else if detail.contains("Unknown Redis command") {
+        FaultClass::UnknownCommand
+    } else if detail.contains("invalid password") || detail.contains("AUTH") {
+        FaultClass::AuthenticationFailed
+    } else {
+        FaultClass::Refused
+    }
+}
+
+fn is_tls(error: &RedisError) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["certificate", "tls", "handshake", "invaliddata", "alert"].iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_their_class() {
+        for (code, detail, class) in [
+            ("MOVED", "1 a:1", FaultClass::Moved),
+            ("CLUSTERDOWN", "", FaultClass::ClusterDown),
+            ("OOM", "command not allowed when used memory > 'maxmemory'.", FaultClass::OutOfMemory),
+            ("ERR", "DUMP payload version or checksum are wrong", FaultClass::PayloadVersion),
+            ("ERR", "unknown command 'COPY'", FaultClass::UnknownCommand),
+            ("WRONGPASS", "", FaultClass::AuthenticationFailed),
+            ("NOREPLICAS", "", FaultClass::TooFewReplicas),
+            ("SOMETHING", "", FaultClass::Refused),
+        ] {
+            assert_eq!(class_of_code(code, detail), class, "{code} {detail}");
+        }
+    }
+
+    #[test]
+    fn a_message_holds_no_server_text() {
+        let node = NodeAddress { host: "::1".into(), port: 6379 };
+        assert_eq!(
+            Fault::of(FaultClass::Loading, &node).to_string(),
+            "[::1]:6379: Redis is still loading its dataset; wait"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! Batched reads: what migrations ask for, sizes, payloads, whole entries.
+//!
+//! Every function gives its answers in the order of its keys, by one pipelined round trip per primary.
+
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use crate::keyspace::command::Command;
+use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::router::Keyspace;
+use crate::keyspace::{script, value};
+use crate::model::entry::{Bytes, Entry, Expiry};
+use crate::model::key::RedisKey;
+use crate::model::mapping::{Answer, Probe};
+
+/// A serialized value with its expiry, read in one atomic step.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload {
+    /// What `DUMP` answers; equal payloads mean equal values, different ones prove nothing.
+    pub bytes: Bytes,
+    /// When the entry ends.
+    pub expiry: Expiry,
+}
+
+impl Keyspace {
+    /// Answers probes.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn probe(&self, probes: &[Probe]) -> Result<Vec<Answer>, Fault> {
+        let mut commands = Vec::new();
+        for probe in probes {
+            match probe {
+                Probe::Fields { key, fields } => commands.push(Command::on("HMGET", key).arg(fields)),
+                Probe::Shape { key } => {
+                    commands.push(Command::on("HLEN", key));
+                    commands.push(Command::on("PTTL", key));
+                }
+            }
+        }
+        let mut answers = self.run(commands).await.into_iter();
+        let mut next = || answers.next().unwrap_or(Err(value::unexpected()));
+        let mut results = Vec::with_capacity(probes.len());
+        for probe in probes {
+            let answer = match probe {
+                Probe::Fields { .. } => next().and_then(fields),
+                Probe::Shape { .. } => shape(next(), next()),
+            };
+            results.push(match answer {
+                Err(fault) if fault.class == FaultClass::WrongType => Answer::NotAHash,
+                other => other?,
+            });
+        }
+        Ok(results)
+    }
+
+    /// Which keys exist.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn exist(&self, keys: &[RedisKey]) -> Result<Vec<bool>, Fault> {
+        let commands = keys.iter().map(|key| Command::on("EXISTS", key)).collect();
+        self.run(commands).await.into_iter().map(|answer| Ok(value::int(answer?)? == 1)).collect()
+    }
+
+    /// Bytes that each key takes with its overhead, estimated by the server; 0 for a missing key.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn memory_usage(&self, keys: &[RedisKey]) -> Result<Vec<u64>, Fault> {
+        let commands = keys.iter().map(|key| Command::sub("MEMORY", "USAGE", key)).collect();
+        self.run(commands)
+            .await
+            .into_iter()
+            .map(|answer| match answer? {
+                Value::Nil => Ok(0),
+                other => Ok(u64::try_from(value::int(other)?).unwrap_or(0)),
+            })
+            .collect()
+    }
+
+    /// Number of fields of each key that is a hash; 0 for others.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn hash_lengths(&self, keys: &[RedisKey]) -> Result<Vec<u64>, Fault> {
+        let commands = keys.iter().map(|key| Command::on("HLEN", key)).collect();
+        self.run(commands)
+            .await
+            .into_iter()
+            .map(|answer| match answer {
+                Err(fault) if fault.class == FaultClass::WrongType => Ok(0),
+                other => Ok(u64::try_from(value::int(other?)?).unwrap_or(0)),
+            })
+            .collect()
+    }
+
+    /// Payload and expiry of each key, each read in one atomic step.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn payloads(&self, keys: &[RedisKey]) -> Result<Vec<Option<Payload>>, Fault> {
+        let commands = keys.iter().map(|key| Command::script(&script::READ_PAYLOAD, &[key])).collect();
+        self.run(commands).await.into_iter().map(|answer| payload(answer?)).collect()
+    }
+
+    /// Type, value and expiry of each key, each read in one atomic step.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn entries(&self, keys: &[RedisKey]) -> Result<Vec<Option<Entry>>, Fault> {
+        let commands = keys.iter().map(|key| Command::script(&script::READ_ENTRY, &[key])).collect();
+        self.run(commands).await.into_iter().map(|answer| value::entry(answer?)).collect()
+    }
+
+    /// All fields of a hash; empty if it does not exist.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering.
+    pub async fn hash(&self, key: &RedisKey) -> Result<BTreeMap<Bytes, Bytes>, Fault> {
+        value::pairs(self.run_one(Command::on("HGETALL", key)).await?)
+    }
+
+    /// A string and its remaining life in milliseconds, if it exists.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering.
+    pub async fn string(&self, key: &RedisKey) -> Result<Option<(Bytes, Option<u64>)>, Fault> {
+        let mut answers = self.run(vec![Command::on("GET", key), Command::on("PTTL", key)]).await.into_iter();
+        let mut next = || answers.next().unwrap_or(Err(value::unexpected()));
+        let content = match next() {
+            Ok(Value::Nil) => return Ok(None),
+            Err(fault) if fault.class == FaultClass::WrongType => Vec::new(),
+            other => value::bytes(other?)?,
+        };
+        Ok(Some((content, u64::try_from(value::int(next()?)?).ok())))
+    }
+}
+
+fn fields(answer: Value) -> Result<Answer, Fault> {
+    let values: Result<Vec<Option<Bytes>>, Fault> = value::list(answer)?
+        .into_iter()
+        .map(|item| match item {
+            Value::Nil => Ok(None),
+            other => value::bytes(other).map(Some),
+        })
+        .collect();
+    Ok(Answer::Fields(values?))
+}
+
+fn shape(length: Result<Value, Fault>, life: Result<Value, Fault>) -> Result<Answer, Fault> {
+    let fields = u64::try_from(value::int(length?)?).unwrap_or(0);
+    Ok(Answer::Shape { fields, expires: value::int(life?)? >= 0 })
+}
+
+fn payload(answer: Value) -> Result<Option<Payload>, Fault> {
+    if answer == Value::Nil {
+        return Ok(None);
+    }
+    let [bytes, expiry] = <[Value; 2]>::try_from(value::list(answer)?).map_err(|_| value::unexpected())?;
+    Ok(Some(Payload { bytes: value::bytes(bytes)?, expiry: Expiry::from_pexpiretime(value::int(expiry)?) }))
+}

@@ -1,0 +1,107 @@
+//! Waits until replicas hold what was written.
+//!
+//! `WAIT` counts only the writes of its own connection, so each primary gets a write of ours and the
+//! `WAIT` right behind it, on one connection: acknowledging the later write acknowledges all before it.
+//! Source: <https://redis.io/docs/latest/commands/wait/>.
+
+use std::time::Duration;
+
+use redis::Pipeline;
+
+use crate::keyspace::endpoint::NodeAddress;
+use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::topology::Primary;
+use crate::keyspace::writer::Writer;
+use crate::model::key::RedisKey;
+use crate::model::policy::MinReplicas;
+use crate::model::slot::slot_of;
+
+/// A primary whose replicas did not acknowledge in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unacknowledged {
+    /// The primary.
+    pub node: NodeAddress,
+    /// Replicas that acknowledged.
+    pub acknowledged: u32,
+    /// Replicas that had to.
+    pub required: u32,
+}
+
+impl Writer {
+    /// Waits until enough replicas of every primary hold every write that was answered before this
+    /// call. Gives the primaries that fell short.
+    ///
+    /// # Errors
+    /// The fault that kept a primary from answering.
+    pub async fn wait_for_replicas(
+        &self,
+        min: MinReplicas,
+        patience: Duration,
+        barrier_prefix: &str,
+    ) -> Result<Vec<Unacknowledged>, Fault> {
+        let topology = self.relearn().await?;
+        let mut short = Vec::new();
+        for primary in &topology.primaries {
+            let required = min.required(primary.replicas);
+            if required == 0 {
+                continue;
+            }
+            let acknowledged = self.wait_on(primary, required, patience, barrier_prefix).await?;
+            if acknowledged < required {
+                short.push(Unacknowledged { node: primary.address.clone(), acknowledged, required });
+            }
+        }
+        Ok(short)
+    }
+
+    async fn wait_on(
+        &self,
+        primary: &Primary,
+        required: u32,
+        patience: Duration,
+        barrier_prefix: &str,
+    ) -> Result<u32, Fault> {
+        let node = &primary.address;
+        let Some(barrier) = barrier_key(primary, barrier_prefix) else { return Ok(required) };
+        let mut connection = self.own_connection(node).await?;
+        let mut pipeline = Pipeline::new();
+        // A primary at its memory limit refuses SET but not the expiry of the key, so an orphan ends by itself.
+        pipeline.cmd("SET").arg(barrier.as_bytes()).arg(1).arg("PX").arg(60_000).ignore();
+        pipeline.cmd("WAIT").arg(required).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+        pipeline.cmd("UNLINK").arg(barrier.as_bytes()).ignore();
+        connection.inner.set_response_timeout(patience + Duration::from_secs(5));
+        let (acknowledged,): (i64,) =
+            pipeline.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))?;
+        u32::try_from(acknowledged).map_err(|_| Fault::of(FaultClass::UnexpectedAnswer, node))
+    }
+}
+
+/// A key in one of the primary's slots.
+fn barrier_key(primary: &Primary, prefix: &str) -> Option<RedisKey> {
+    (0..1_000_000_u32)
+        .map(|number| RedisKey::from(format!("{prefix}{{{number}}}:barrier")))
+        .find(|key| primary.slots.contains(slot_of(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::slot::SlotSet;
+
+    #[test]
+    fn every_slot_can_have_a_barrier() {
+        for slot in [0_u16, 1, 8_191, 16_383] {
+            let primary = Primary {
+                address: NodeAddress { host: "h".into(), port: 1 },
+                node_id: String::new(),
+                run_id: String::new(),
+                config_epoch: 0,
+                slots: SlotSet::from_iter([slot]),
+                open: SlotSet::empty(),
+                replicas: 1,
+            };
+            let key = barrier_key(&primary, "outpost:migration:staging:").expect("a key");
+            assert_eq!(slot_of(&key), slot);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Sends batches of commands to the primaries that own their slots, and answers redirections.
+//!
+//! Owns the connections, the present topology and the retries. Refuses to send anything once the
+//! lease it was given has ended, and never sends on behalf of an ended lease again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::future::join_all;
+use redis::{Cmd, Pipeline, RedisResult, Value};
+use tokio::sync::{Mutex, RwLock};
+
+use crate::keyspace::command::Command;
+use crate::keyspace::connection::{self, Connection};
+use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
+use crate::keyspace::fault::{Fault, FaultClass, Remedy};
+use crate::keyspace::lease::LeaseClock;
+use crate::keyspace::script;
+use crate::keyspace::server;
+use crate::keyspace::topology::Topology;
+
+/// How long a batch is retried before its fault is handed up; long enough for a failover.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A Redis keyspace: one server, or all primaries of a cluster.
+pub struct Keyspace {
+    endpoint: RedisEndpoint,
+    name: String,
+    lease: Option<LeaseClock>,
+    topology: RwLock<Arc<Topology>>,
+    connections: Mutex<HashMap<NodeAddress, Slot>>,
+    disturbances: AtomicU64,
+}
+
+/// A place for a node's connection; remembers the last one so that nothing in flight on it lands late.
+#[derive(Default)]
+struct Slot {
+    live: Option<Connection>,
+    dropped_id: Option<i64>,
+}
+
+impl Keyspace {
+    /// Connects for reading, and learns the topology.
+    ///
+    /// # Errors
+    /// The fault that kept it from being reached, or [`FaultClass::ClusterMode`].
+    pub async fn connect(endpoint: RedisEndpoint, name: impl Into<String>) -> Result<Self, Fault> {
+        Self::connect_as(endpoint, name.into(), None).await
+    }
+
+    pub(super) async fn connect_as(
+        endpoint: RedisEndpoint,
+        name: String,
+        lease: Option<LeaseClock>,
+    ) -> Result<Self, Fault> {
+        let keyspace = Self {
+            endpoint,
+            name,
+            lease,
+            topology: RwLock::new(Arc::new(Topology::new(Vec::new()))),
+            connections: Mutex::new(HashMap::new()),
+            disturbances: AtomicU64::new(0),
+        };
+        keyspace.relearn().await?;
+        Ok(keyspace)
+    }
+
+    /// The endpoint it was made for.
+    #[must_use]
+    pub fn endpoint(&self) -> &RedisEndpoint {
+        &self.endpoint
+    }
+
+    /// The topology as last learned.
+    pub async fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&*self.topology.read().await)
+    }
+
+    /// Counts lost connections and changes of topology: equal before and after means nothing
+    /// happened in between that this side could notice.
+    #[must_use]
+    pub fn disturbances(&self) -> u64 {
+        self.disturbances.load(Ordering::SeqCst)
+    }
+
+    /// Asks every primary about itself.
+    ///
+    /// # Errors
+    /// The last fault when no known node answers.
+    pub async fn relearn(&self) -> Result<Arc<Topology>, Fault> {
+        let learned = Arc::new(server::learn(self).await?);
+        let mut held = self.topology.write().await;
+        if **held != *learned && !held.primaries.is_empty() {
+            self.disturbances.fetch_add(1, Ordering::SeqCst);
+        }
+        *held = Arc::clone(&learned);
+        Ok(learned)
+    }
+
+    /// Nodes that may know the topology: the configured one first, then every primary known.
+    pub(super) async fn seeds(&self) -> Vec<NodeAddress> {
+        let configured = NodeAddress { host: self.endpoint.host.clone(), port: self.endpoint.port };
+        let mut seeds = vec![configured];
+        if self.endpoint.cluster {
+            seeds.extend(self.topology().await.primaries.iter().map(|primary| primary.address.clone()));
+        }
+        seeds
+    }
+
+    /// Sends each command to the owner of its slot and gives the answers in order. Passing faults
+    /// are retried within a bounded patience; a fault that stays is that command's answer.
+    pub(super) async fn run(&self, commands: Vec<Command>) -> Vec<Result<Value, Fault>> {
+        let mut batch = Batch::new(commands);
+        let started = tokio::time::Instant::now();
+        let mut pauses = backoff();
+        loop {
+            self.send_pending(&mut batch).await;
+            let Some(need) = batch.settle() else { break };
+            if started.elapsed() > PATIENCE {
+                break;
+            }
+            if need.pause {
+                tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
+            }
+            if need.relearn {
+                // A failed look is no news: the commands themselves find out.
+                let _ = self.relearn().await;
+            }
+        }
+        batch.into_answers()
+    }
+
+    /// Sends one command.
+    pub(super) async fn run_one(&self, command: Command) -> Result<Value, Fault> {
+        self.run(vec![command]).await.pop().unwrap_or(Err(Fault::new(FaultClass::UnexpectedAnswer)))
+    }
+
+    async fn send_pending(&self, batch: &mut Batch) {
+        let topology = self.topology().await;
+        let groups = batch.group(&topology);
+        let sent = groups.into_iter().map(|(node, indexes)| {
+            let commands: Vec<(Cmd, bool)> =
+                indexes.iter().map(|&index| (batch.commands[index].cmd.clone(), batch.asks(index))).collect();
+            async move { (indexes, self.send_to(&node, commands).await) }
+        });
+        for (indexes, answers) in join_all(sent).await {
+            for (index, answer) in indexes.into_iter().zip(answers) {
+                batch.answers[index] = Some(answer);
+            }
+        }
+    }
+
+    async fn send_to(&self, node: &NodeAddress, commands: Vec<(Cmd, bool)>) -> Vec<Result<Value, Fault>> {
+        let count = commands.len();
+        match self.pipeline(node, &commands).await {
+            Ok(answers) => {
+                if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.class == FaultClass::NoScript)) {
+                    let _ = self.load_scripts(node).await;
+                }
+                answers
+            }
+            Err(fault) => vec![Err(fault); count],
+        }
+    }
+
+    async fn pipeline(&self, node: &NodeAddress, commands: &[(Cmd, bool)]) -> Result<Vec<Result<Value, Fault>>, Fault> {
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        pipeline.ignore_errors();
+        for (command, asking) in commands {
+            if *asking {
+                pipeline.add_command(redis::cmd("ASKING")).ignore();
+            }
+            pipeline.add_command(command.clone());
+        }
+        let mut connection = self.connection(node).await?;
+        self.check_lease(node)?;
+        let answers: Result<Vec<RedisResult<Value>>, _> = pipeline.query_async(&mut connection.inner).await;
+        match answers {
+            Ok(answers) if answers.len() == commands.len() => {
+                Ok(answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node))).collect())
+            }
+            Ok(_) => Err(Fault::of(FaultClass::UnexpectedAnswer, node)),
+            Err(error) => {
+                self.drop_connection(node, connection.id).await;
+                Err(Fault::classify(&error, node))
+            }
+        }
+    }
+
+    /// Sends one command to one node, whatever slots it owns.
+    pub(super) async fn ask_node(&self, node: &NodeAddress, command: Cmd) -> Result<Value, Fault> {
+        self.pipeline(node, &[(command, false)])
+            .await?
+            .pop()
+            .unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))
+    }
+
+    /// Opens a further connection to a node, for commands that occupy one (`WATCH`, `WAIT`).
+    pub(super) async fn own_connection(&self, node: &NodeAddress) -> Result<Connection, Fault> {
+        self.check_lease(node)?;
+        let mut opened = connection::open(&self.endpoint, node, &self.name).await?;
+        load_scripts(&mut opened, node).await?;
+        Ok(opened)
+    }
+
+    pub(super) fn check_lease(&self, node: &NodeAddress) -> Result<(), Fault> {
+        match &self.lease {
+            Some(clock) if !clock.holds() => Err(Fault::of(FaultClass::LeaseEnded, node)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn connection(&self, node: &NodeAddress) -> Result<Connection, Fault> {
+        let mut connections = self.connections.lock().await;
+        let slot = connections.entry(node.clone()).or_default();
+        if let Some(live) = &slot.live {
+            return Ok(live.clone());
+        }
+        self.check_lease(node)?;
+        let mut opened = connection::open(&self.endpoint, node, &self.name).await?;
+        if let Some(id) = slot.dropped_id.take() {
+            // What the lost connection still had in flight must not land after what follows. Where the
+            // user may not do this, the compare-and-set of every write is what is left.
+            let _ = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).query_async::<i64>(&mut opened.inner).await;
+        }
+        load_scripts(&mut opened, node).await?;
+        slot.live = Some(opened.clone());
+        Ok(opened)
+    }
+
+    async fn drop_connection(&self, node: &NodeAddress, id: i64) {
+        self.disturbances.fetch_add(1, Ordering::SeqCst);
+        let mut connections = self.connections.lock().await;
+        if let Some(slot) = connections.get_mut(node)
+            && slot.live.as_ref().is_some_and(|live| live.id == id)
+        {
+            slot.live = None;
+            slot.dropped_id = Some(id);
+        }
+    }
+
+    async fn load_scripts(&self, node: &NodeAddress) -> Result<(), Fault> {
+        let mut connection = self.connection(node).await?;
+        load_scripts(&mut connection, node).await
+    }
+}
+
+async fn load_scripts(connection: &mut Connection, node: &NodeAddress) -> Result<(), Fault> {
+    let mut pipeline = Pipeline::new();
+    for script in script::all() {
+        pipeline.add_command(script.load_command()).ignore();
+    }
+    pipeline.query_async::<()>(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(Duration::from_secs(1))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Commands with the answers so far.
+struct Batch {
+    commands: Vec<Command>,
+    answers: Vec<Option<Result<Value, Fault>>>,
+    ask: HashMap<usize, NodeAddress>,
+    last_fault: HashMap<usize, Fault>,
+}
+
+/// What has to happen before the rest is sent again.
+struct Need {
+    pause: bool,
+    relearn: bool,
+}
+
+impl Batch {
+    fn new(commands: Vec<Command>) -> Self {
+        let answers = commands.iter().map(|_| None).collect();
+        Self { commands, answers, ask: HashMap::new(), last_fault: HashMap::new() }
+    }
+
+    fn asks(&self, index: usize) -> bool {
+        self.ask.contains_key(&index)
+    }
+
+    /// Commands without an answer, by the node to ask. A slot that nobody owns is answered at once.
+    fn group(&mut self, topology: &Topology) -> HashMap<NodeAddress, Vec<usize>> {
+        let mut groups: HashMap<NodeAddress, Vec<usize>> = HashMap::new();
+        for (index, command) in self.commands.iter().enumerate() {
+            if self.answers[index].is_some() {
+                continue;
+            }
+            let owner = topology.owner(command.slot).map(|owner| &owner.address);
+            match self.ask.get(&index).or(owner) {
+                Some(node) => groups.entry(node.clone()).or_default().push(index),
+                None => self.answers[index] = Some(Err(Fault::new(FaultClass::ClusterDown))),
+            }
+        }
+        groups
+    }
+
+    /// Takes back the answers that a retry may better; `None` when there are none.
+    fn settle(&mut self) -> Option<Need> {
+        let mut need = None::<Need>;
+        self.ask.clear();
+        for (index, answer) in self.answers.iter_mut().enumerate() {
+            let Some(Err(fault)) = answer else { continue };
+            let (pause, relearn) = match fault.class.remedy() {
+                Remedy::GiveUp => continue,
+                Remedy::Wait => (true, false),
+                Remedy::Relearn => (fault.class != FaultClass::Moved, true),
+                Remedy::LoadScripts => (false, false),
+                Remedy::AskOther => {
+                    if let Some(node) = fault.at.clone() {
+                        self.ask.insert(index, node);
+                    }
+                    (false, false)
+                }
+            };
+            self.last_fault.insert(index, fault.clone());
+            *answer = None;
+            let merged = need.get_or_insert(Need { pause: false, relearn: false });
+            merged.pause |= pause;
+            merged.relearn |= relearn;
+        }
+        need
+    }
+
+    fn into_answers(mut self) -> Vec<Result<Value, Fault>> {
+        let last_fault = &mut self.last_fault;
+        let unanswered = |index| last_fault.remove(&index).unwrap_or(Fault::new(FaultClass::ClusterDown));
+        let mut unanswered = unanswered;
+        self.answers
+            .into_iter()
+            .enumerate()
+            .map(|(index, answer)| answer.unwrap_or_else(|| Err(unanswered(index))))
+            .collect()
+    }
+}

@@ -1,0 +1,96 @@
+//! Scans primaries and proves which slots a scan covered.
+//!
+//! Owns one look at one primary from start to end. A look counts only if the primary stood still:
+//! same run, same epoch, every wanted slot owned and closed at both ends. What to do with a look that
+//! does not count is the caller's to say.
+
+use futures::Stream;
+use futures::stream;
+use redis::Value;
+
+use crate::keyspace::fault::Fault;
+use crate::keyspace::router::Keyspace;
+use crate::keyspace::server;
+use crate::keyspace::topology::Primary;
+use crate::keyspace::value;
+use crate::model::key::{RedisKey, match_prefix};
+use crate::model::slot::{SlotSet, slot_of};
+
+/// Keys that a `SCAN` call looks at; holds the server well under a millisecond.
+const SCAN_COUNT: u32 = 1_000;
+
+/// One look at one primary.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// The primary as it was at the start.
+    pub primary: Primary,
+    /// Slots whose keys this look gives.
+    pub wanted: SlotSet,
+}
+
+impl Keyspace {
+    /// The looks still needed to cover every slot: one for each primary that owns, uncontested and
+    /// closed, slots that are not covered yet. Slots that are open or unowned are in no look.
+    ///
+    /// # Errors
+    /// The fault that kept the topology from being learned.
+    pub async fn looks(&self, covered: &SlotSet) -> Result<Vec<Look>, Fault> {
+        let topology = self.relearn().await?;
+        let open = topology.open();
+        let looks = topology.primaries.iter().map(|primary| Look {
+            primary: primary.clone(),
+            wanted: topology.owned_by(primary).difference(covered).difference(&open),
+        });
+        Ok(looks.filter(|look| !look.wanted.is_empty()).collect())
+    }
+
+    /// The keys of a look that start with one of `prefixes`, page by page. Ends with the last page, or
+    /// with the first fault: a cursor belongs to one run of one server, so nothing is taken up again.
+    pub fn scan<'a>(
+        &'a self,
+        look: &'a Look,
+        prefixes: &'a [Vec<u8>],
+    ) -> impl Stream<Item = Result<Vec<RedisKey>, Fault>> + Send + 'a {
+        let pattern = match prefixes {
+            [only] => Some(match_prefix(only)),
+            _ => None,
+        };
+        stream::try_unfold(Some(Vec::from(*b"0")), move |cursor| {
+            let pattern = pattern.clone();
+            async move {
+                let Some(cursor) = cursor else { return Ok(None) };
+                let (next, keys) = self.scan_page(look, &cursor, pattern.as_deref()).await?;
+                let wanted = keys.into_iter().map(RedisKey::new).filter(|key| is_wanted(look, prefixes, key)).collect();
+                Ok(Some((wanted, (next != b"0").then_some(next))))
+            }
+        })
+    }
+
+    async fn scan_page(
+        &self,
+        look: &Look,
+        cursor: &[u8],
+        pattern: Option<&[u8]>,
+    ) -> Result<(Vec<u8>, Vec<Vec<u8>>), Fault> {
+        let mut command = redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(SCAN_COUNT).take();
+        if let Some(pattern) = pattern {
+            command.arg("MATCH").arg(pattern);
+        }
+        let answer = value::list(self.ask_node(&look.primary.address, command).await?)?;
+        let [next, keys] = <[Value; 2]>::try_from(answer).map_err(|_| value::unexpected())?;
+        Ok((value::bytes(next)?, value::bytes_list(keys)?))
+    }
+
+    /// Whether the look covered the slots it wanted: the primary stood still from its start to now.
+    ///
+    /// # Errors
+    /// The fault that kept the primary from answering.
+    pub async fn covered(&self, look: &Look) -> Result<bool, Fault> {
+        let now = server::describe(self, &look.primary.address).await?;
+        Ok(now.is_some_and(|now| look.primary.stood_still(&now, &look.wanted)))
+    }
+}
+
+fn is_wanted(look: &Look, prefixes: &[Vec<u8>], key: &RedisKey) -> bool {
+    prefixes.iter().any(|prefix| key.as_bytes().starts_with(prefix)) && look.wanted.contains(slot_of(key))
+}

@@ -1,0 +1,173 @@
+//! The Lua scripts that make a read or a conditional write atomic.
+//!
+//! Owns their text. Each touches only the keys that it is given, all of one slot.
+
+use std::sync::LazyLock;
+
+/// A script and its digest.
+pub(super) struct Script {
+    text: String,
+    digest: String,
+}
+
+impl Script {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), digest: redis::Script::new(text).get_hash().to_owned() }
+    }
+
+    pub(super) fn sha1(&self) -> &str {
+        &self.digest
+    }
+
+    pub(super) fn load_command(&self) -> redis::Cmd {
+        redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).take()
+    }
+}
+
+/// `KEYS` key → payload and absolute expiry, or false.
+pub(super) static READ_PAYLOAD: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local payload = redis.call('DUMP', KEYS[1])
+         if not payload then return false end
+         return {payload, redis.call('PEXPIRETIME', KEYS[1])}",
+    )
+});
+
+/// `KEYS` key → type, absolute expiry and value, or false.
+pub(super) static READ_ENTRY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local key = KEYS[1]
+         local kind = redis.call('TYPE', key).ok
+         if kind == 'none' then return false end
+         local value
+         if kind == 'hash' then value = redis.call('HGETALL', key)
+         elseif kind == 'string' then value = redis.call('GET', key)
+         elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
+         elseif kind == 'set' then value = redis.call('SMEMBERS', key)
+         elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+         elseif kind == 'stream' then
+           value = {redis.call('XRANGE', key, '-', '+'), redis.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0)}
+         else value = redis.call('DUMP', key) end
+         return {kind, redis.call('PEXPIRETIME', key), value}",
+    )
+});
+
+/// Shared by the conditional writes: is `KEYS[1]` the hash with the expiry `ARGV[1]` and the fields
+/// and values from `ARGV[first]` on? 1 yes, 0 no, -1 no such key.
+const IS_EXPECTED_HASH: &str = "
+    local function is_expected(first)
+      local kind = redis.call('TYPE', KEYS[1]).ok
+      if kind == 'none' then return -1 end
+      if kind ~= 'hash' then return 0 end
+      if redis.call('PEXPIRETIME', KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
+      if redis.call('HLEN', KEYS[1]) * 2 ~= #ARGV - first + 1 then return 0 end
+      for at = first, #ARGV, 2 do
+        if redis.call('HGET', KEYS[1], ARGV[at]) ~= ARGV[at + 1] then return 0 end
+      end
+      return 1
+    end";
+
+/// `KEYS` key, `ARGV` expiry, fields and values: unlinks the hash if it is still this one.
+pub(super) static UNLINK_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{IS_EXPECTED_HASH}
+         local answer = is_expected(2)
+         if answer == 1 then redis.call('UNLINK', KEYS[1]) end
+         return answer"
+    ))
+});
+
+/// `KEYS` key, `ARGV` expiry, new payload, new expiry, fields and values: replaces the hash if it is
+/// still this one.
+pub(super) static REPLACE_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{IS_EXPECTED_HASH}
+         local answer = is_expected(4)
+         if answer == 1 then redis.call('RESTORE', KEYS[1], ARGV[3], ARGV[2], 'REPLACE', 'ABSTTL') end
+         return answer"
+    ))
+});
+
+/// `KEYS` lock, `ARGV` value, life in ms → 1 taken (or ours already), or the holder's value and its remaining life.
+pub(super) static TAKE_LOCK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('TYPE', KEYS[1]).ok ~= 'none' and redis.call('TYPE', KEYS[1]).ok ~= 'string' then
+           return {'', redis.call('PTTL', KEYS[1])}
+         end
+         local held = redis.call('GET', KEYS[1])
+         if not held then redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) return 1 end
+         if held == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return 1 end
+         return {held, redis.call('PTTL', KEYS[1])}",
+    )
+});
+
+/// `KEYS` lock, `ARGV` value, life in ms → 1 if it is still ours. `PEXPIRE` works under `OOM`, `SET` would not.
+pub(super) static RENEW_LOCK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+         return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+    )
+});
+
+/// `KEYS` lock, `ARGV` value → 1 if it was ours and is gone.
+pub(super) static RELEASE_LOCK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+         return redis.call('DEL', KEYS[1])",
+    )
+});
+
+/// `KEYS` run hash, `ARGV` life in ms, then fields and values: creates or renews the run, keeping what
+/// is not named.
+pub(super) static WRITE_RUN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         return redis.call('PEXPIRE', KEYS[1], ARGV[1])",
+    )
+});
+
+/// `KEYS` mark, run; `ARGV` token, then fields and values: writes the mark if the run is still ours, and
+/// ends the run (its owner stays until it expires).
+pub(super) static WRITE_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then return 0 end
+         for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         redis.call('HDEL', KEYS[2], 'token', 'started_at', 'targets_before')
+         return 1",
+    )
+});
+
+/// `KEYS` mark; `ARGV` expected status, then fields and values: adds to a mark that says so.
+pub(super) static STAMP_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HGET', KEYS[1], 'status') ~= ARGV[1] then return 0 end
+         for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         return 1",
+    )
+});
+
+/// `KEYS` mark; `ARGV` fields and values: writes a mark where none stands.
+pub(super) static WRITE_MARK_IF_ABSENT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HEXISTS', KEYS[1], 'status') == 1 then return 0 end
+         for at = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         return 1",
+    )
+});
+
+/// Every script, to load them on a node.
+pub(super) fn all() -> [&'static Script; 11] {
+    [
+        &READ_PAYLOAD,
+        &READ_ENTRY,
+        &UNLINK_IF_HASH_IS,
+        &REPLACE_IF_HASH_IS,
+        &TAKE_LOCK,
+        &RENEW_LOCK,
+        &RELEASE_LOCK,
+        &WRITE_RUN,
+        &WRITE_MARK,
+        &STAMP_MARK,
+        &WRITE_MARK_IF_ABSENT,
+    ]
+}
