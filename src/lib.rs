@@ -3,6 +3,7 @@
 //! The rooms, from the top down; imports only point down: [`cli`], [`operator`], [`config`],
 //! [`api`], [`engine`], [`migrations`], [`keyspace`], [`model`].
 
+pub mod engine;
 pub mod keyspace;
 pub mod migrations;
 pub mod model;

@@ -79,6 +79,11 @@ pub trait Migration: Send + Sync + fmt::Debug {
     /// What a key means. Asked first without answers; asked again with the answers to what it
     /// needed, until it needs nothing more.
     fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping;
+
+    /// Whether the target's siblings will not share its slot, so that a cluster can't serve them together.
+    fn is_scattered(&self, _scope: &Scope, _source: &RedisKey, _target: &RedisKey) -> bool {
+        false
+    }
 }
 
 /// The migrations known, in order of version.

@@ -90,6 +90,7 @@ impl Terms {
             ("findings", findings.join(",")),
             ("unmigrated", reasons.join(",")),
             ("conflicts", (seen.conflicts > 0).to_string()),
+            ("unprovenMark", seen.mark_is_unproven.to_string()),
         ]);
         PlanHash::of(&decisions)
     }
@@ -122,6 +123,9 @@ pub struct Seen {
     pub sample: Sample<(RedisKey, RedisKey)>,
     /// Keys that no rule maps.
     pub unmigrated: Unmigrated,
+    /// Another tool says that the migration was applied: what differs is the application's, and what is
+    /// missing may have been deleted since.
+    pub mark_is_unproven: bool,
     /// Results of the preflight checks.
     pub findings: Vec<Finding>,
 }

@@ -1,0 +1,70 @@
+//! Apply: copies every source to its target. The gate stays closed; the mark comes with verify.
+
+use crate::engine::assignment::Assignment;
+use crate::engine::control::Control;
+use crate::engine::journal::Run;
+use crate::engine::pass;
+use crate::engine::settle::{Settler, on_difference};
+use crate::engine::stop::Stop;
+use crate::keyspace::Writer;
+use crate::model::finding::Finding;
+use crate::model::phase::Step;
+use crate::model::plan::Plan;
+use crate::model::policy::ConflictPolicy;
+use crate::model::report::ApplyReport;
+
+/// Whether a plan lets apply begin under this run and policy.
+///
+/// # Errors
+/// [`Stop::PreflightFailed`] with the findings that block; [`Stop::Conflicts`] if targets of others
+/// differ and the policy is to fail.
+pub fn may_begin(plan: &Plan, run_may_refresh: bool, policy: ConflictPolicy) -> Result<(), Stop> {
+    let errors: Vec<Finding> = plan.errors().cloned().collect();
+    if !errors.is_empty() {
+        return Err(Stop::PreflightFailed(errors));
+    }
+    let seen = &plan.seen;
+    if seen.conflicts > 0 && policy == ConflictPolicy::Fail && !run_may_refresh && !seen.mark_is_unproven {
+        return Err(Stop::Conflicts(Box::new(ApplyReport {
+            already_migrated: seen.already_migrated,
+            conflicts: seen.conflicts,
+            conflict_sample: seen.conflict_sample.clone(),
+            unmigrated: seen.unmigrated.clone(),
+            ..ApplyReport::default()
+        })));
+    }
+    Ok(())
+}
+
+/// Copies every source whose target is missing; deals with targets that differ as run and policy say.
+///
+/// # Errors
+/// What kept it from being complete, or [`Stop::Conflicts`].
+pub async fn apply(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    plan: &Plan,
+    run: &Run,
+) -> Result<ApplyReport, Stop> {
+    may_begin(plan, run.may_refresh(), assignment.conflict_policy)?;
+    let meter = control.meter(Step::Apply, Some(plan.seen.total_sources()));
+    let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
+    let settler = Settler { writer, assignment, control, on_difference };
+    let report: ApplyReport =
+        pass::complete(writer, assignment, control, &meter, |keys| settler.copy_first(keys)).await?;
+    unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)
+}
+
+/// A report with conflicts is a stop under `Fail`, unless targets are the truth already.
+pub(super) fn unless_conflicts(
+    report: ApplyReport,
+    policy: ConflictPolicy,
+    mark_is_unproven: bool,
+) -> Result<ApplyReport, Stop> {
+    let blocks = match policy {
+        ConflictPolicy::Fail | ConflictPolicy::PreferSource => !mark_is_unproven,
+        ConflictPolicy::PreferTarget => false,
+    };
+    if report.conflicts > 0 && blocks { Err(Stop::Conflicts(Box::new(report))) } else { Ok(report) }
+}

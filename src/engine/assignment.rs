@@ -1,0 +1,48 @@
+//! Everything a run is told before it begins.
+
+use std::sync::Arc;
+
+use crate::migrations::state_keys::StateKeys;
+use crate::migrations::{Migration, Registry, Scope};
+use crate::model::key::RedisKey;
+use crate::model::plan::Terms;
+use crate::model::policy::{ConflictPolicy, DivergedPolicy, MinReplicas};
+
+/// One migration of one keyspace, with every choice made.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Which migration.
+    pub migration: Arc<dyn Migration>,
+    /// The migrations known; the one before this must be satisfied first.
+    pub registry: Registry,
+    /// What the migration is told.
+    pub scope: Scope,
+    /// The choices that a plan's hash covers.
+    pub terms: Terms,
+    /// What happens to a target that exists and differs.
+    pub conflict_policy: ConflictPolicy,
+    /// What cleanup does with an original whose target is diverged.
+    pub diverged_policy: DivergedPolicy,
+    /// How many replicas must acknowledge.
+    pub min_replicas: MinReplicas,
+}
+
+impl Assignment {
+    /// Names of the state keys.
+    #[must_use]
+    pub fn state_keys(&self) -> StateKeys {
+        StateKeys::new(self.scope.deployment_id.as_deref())
+    }
+
+    pub(super) fn mark_key(&self) -> RedisKey {
+        self.state_keys().mark(self.migration.name())
+    }
+
+    pub(super) fn run_key(&self) -> RedisKey {
+        self.state_keys().run(self.migration.name())
+    }
+
+    pub(super) fn prefixes(&self) -> Vec<Vec<u8>> {
+        self.migration.prefixes(&self.scope)
+    }
+}

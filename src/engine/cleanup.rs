@@ -1,0 +1,132 @@
+//! Cleanup: removes originals that equal their targets, after the migration was proven.
+//!
+//! Owns the order that makes removal safe: replicas acknowledge, source and target are compared, the
+//! original is unlinked only if it still is what was compared. A disturbance in between starts that
+//! order over.
+
+use tokio::sync::Mutex;
+
+use crate::engine::assignment::Assignment;
+use crate::engine::classify::classify;
+use crate::engine::control::{Advance, Control};
+use crate::engine::pass::{self, Tally};
+use crate::engine::stop::Stop;
+use crate::engine::verify::wait_for_replicas;
+use crate::keyspace::Writer;
+use crate::keyspace::conditional::Outcome;
+use crate::model::entry::Entry;
+use crate::model::key::RedisKey;
+use crate::model::mark::Mark;
+use crate::model::phase::Step;
+use crate::model::policy::DivergedPolicy;
+use crate::model::report::CleanupReport;
+use crate::model::time::UnixMillis;
+
+/// Removes originals; `total` is how many there are, for the progress.
+///
+/// # Errors
+/// [`Stop::NotVerified`] without our stamp on the mark, [`Stop::ReplicasMissing`], or what kept the
+/// pass from being complete.
+pub async fn cleanup(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    total: Option<u64>,
+    now: UnixMillis,
+) -> Result<CleanupReport, Stop> {
+    match Mark::from_fields(&writer.hash(&assignment.mark_key()).await?) {
+        Mark::Stamped(_) => {}
+        Mark::Absent | Mark::Unstamped | Mark::NotApplicable => return Err(Stop::NotVerified),
+    }
+    let remover = Remover { writer, assignment, control, acknowledged_at: Mutex::new(None) };
+    let meter = control.meter(Step::Cleanup, total);
+    let report: CleanupReport =
+        pass::complete(writer, assignment, control, &meter, |keys| remover.remove(keys)).await?;
+    writer.stamp_mark(&assignment.mark_key(), &[("cleaned_up_at", now.to_string())]).await?;
+    Ok(report)
+}
+
+impl Tally for CleanupReport {
+    fn merge(&mut self, other: Self) {
+        self.merge(other);
+    }
+
+    fn advance(&self) -> Advance {
+        Advance { processed: self.processed(), skipped: self.kept() + self.gone, conflicts: 0 }
+    }
+}
+
+struct Remover<'a> {
+    writer: &'a Writer,
+    assignment: &'a Assignment,
+    control: &'a Control,
+    /// The count of disturbances at which replicas last acknowledged everything.
+    acknowledged_at: Mutex<Option<u64>>,
+}
+
+impl Remover<'_> {
+    async fn remove(&self, keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
+        let classified = classify(self.writer, self.assignment, keys).await?;
+        self.control.pace(classified.sources.len()).await?;
+        let mut report = CleanupReport::default();
+        for (key, reason) in classified.unmigrated {
+            report.unmigrated.count(key, reason);
+        }
+        let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+        let doomed = loop {
+            let undisturbed = self.acknowledge().await?;
+            let mut verdicts = report.clone();
+            let doomed = self.condemn(&pairs, &mut verdicts).await?;
+            if self.writer.disturbances() == undisturbed {
+                report = verdicts;
+                break doomed;
+            }
+        };
+        for ((key, _), outcome) in doomed.iter().zip(self.writer.unlink_if_unchanged(&doomed).await?) {
+            match outcome {
+                Outcome::Done => report.removed += 1,
+                Outcome::Gone => report.gone += 1,
+                Outcome::Changed => {
+                    report.kept_changed += 1;
+                    report.kept_sample.offer(key.clone());
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// Sees to it that replicas acknowledged since the last disturbance; gives the count at which they did.
+    async fn acknowledge(&self) -> Result<u64, Stop> {
+        let mut acknowledged_at = self.acknowledged_at.lock().await;
+        let now = self.writer.disturbances();
+        if *acknowledged_at != Some(now) {
+            wait_for_replicas(self.writer, self.assignment).await?;
+            *acknowledged_at = Some(now);
+        }
+        Ok(now)
+    }
+
+    /// The originals that may go, each with the value it must still have then.
+    async fn condemn(
+        &self,
+        pairs: &[(RedisKey, RedisKey)],
+        report: &mut CleanupReport,
+    ) -> Result<Vec<(RedisKey, Entry)>, Stop> {
+        let keys: Vec<RedisKey> = pairs.iter().flat_map(|(source, target)| [source.clone(), target.clone()]).collect();
+        let mut entries = self.writer.entries(&keys).await?.into_iter();
+        let mut doomed = Vec::new();
+        for (source, _) in pairs {
+            let (original, target) = (entries.next().flatten(), entries.next().flatten());
+            match (original, target, self.assignment.diverged_policy) {
+                (None, _, _) => report.gone += 1,
+                (Some(original), Some(target), _) if original == target => doomed.push((source.clone(), original)),
+                (Some(original), _, DivergedPolicy::Delete) => doomed.push((source.clone(), original)),
+                (Some(_), _, DivergedPolicy::Keep) => {
+                    report.kept_diverged += 1;
+                    report.kept_sample.offer(source.clone());
+                }
+            }
+        }
+        Ok(doomed)
+    }
+}

@@ -1,0 +1,224 @@
+//! The strings by which a run is held: stop signal, pace, progress.
+//!
+//! Owns the only waiting that is done for others' sake, and the counting behind the progress stream.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::stop::Stop;
+use crate::model::phase::Step;
+use crate::model::policy::Limits;
+use crate::model::progress::Progress;
+
+/// Over how long the rate is taken.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// How long a pass waits for slots to become coverable before it says which are missing.
+pub const COVERAGE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a run is controlled by.
+pub struct Control {
+    stop: CancellationToken,
+    pace: Pace,
+    progress: watch::Sender<Option<Progress>>,
+    /// How long a pass waits for slots to become coverable.
+    pub coverage_patience: Duration,
+}
+
+impl Control {
+    /// Control by a stop signal and limits; progress goes to `progress`.
+    #[must_use]
+    pub fn new(stop: CancellationToken, limits: Limits, progress: watch::Sender<Option<Progress>>) -> Self {
+        Self { stop, pace: Pace::new(limits), progress, coverage_patience: COVERAGE_PATIENCE }
+    }
+
+    /// Control that never stops, never slows and reports to nobody.
+    #[must_use]
+    pub fn unattended() -> Self {
+        Self::new(CancellationToken::new(), Limits::default(), watch::channel(None).0)
+    }
+
+    /// Counts a step from its beginning.
+    #[must_use]
+    pub(super) fn meter(&self, step: Step, total: Option<u64>) -> Meter<'_> {
+        self.progress.send_replace(Some(Progress::begin(step, total)));
+        Meter { progress: &self.progress, step, total, counts: Counts::default(), samples: Mutex::default() }
+    }
+
+    pub(super) fn stop_signal(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    pub(super) fn check(&self) -> Result<(), Stop> {
+        if self.stop.is_cancelled() { Err(Stop::Interrupted) } else { Ok(()) }
+    }
+
+    /// Waits until `keys` more keys may be worked on.
+    pub(super) async fn pace(&self, keys: usize) -> Result<(), Stop> {
+        let until = self.pace.reserve(keys);
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Stop::Interrupted),
+            () = sleep_until(until) => Ok(()),
+        }
+    }
+
+    /// Waits, unless stopped.
+    pub(super) async fn pause(&self, pause: Duration) -> Result<(), Stop> {
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Stop::Interrupted),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+
+    /// Largest batch that keeps the pace smooth.
+    #[must_use]
+    pub(super) fn batch_size(&self) -> usize {
+        const FULL: usize = 500;
+        match self.pace.keys_per_second {
+            None => FULL,
+            Some(rate) => (usize::try_from(rate).unwrap_or(FULL) / 10).clamp(1, FULL),
+        }
+    }
+}
+
+struct Pace {
+    keys_per_second: Option<u32>,
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(limits: Limits) -> Self {
+        Self { keys_per_second: limits.keys_per_second, next: Mutex::new(Instant::now()) }
+    }
+
+    /// The moment from which these keys may be worked on; later ones wait behind them.
+    fn reserve(&self, keys: usize) -> Instant {
+        let now = Instant::now();
+        let Some(rate) = self.keys_per_second else { return now };
+        let Ok(mut next) = self.next.lock() else { return now };
+        let at = (*next).max(now);
+        let keys = u32::try_from(keys).unwrap_or(u32::MAX);
+        *next = at + Duration::from_secs(1) * keys / rate.max(1);
+        at
+    }
+}
+
+/// Counts of what was dealt with.
+#[derive(Debug, Default)]
+struct Counts {
+    processed: AtomicU64,
+    skipped: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+/// What one batch adds to the progress.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Advance {
+    pub(super) processed: u64,
+    pub(super) skipped: u64,
+    pub(super) conflicts: u64,
+}
+
+impl Advance {
+    pub(super) fn add(&mut self, other: Self) {
+        self.processed += other.processed;
+        self.skipped += other.skipped;
+        self.conflicts += other.conflicts;
+    }
+}
+
+/// Counts a step and publishes its progress.
+pub(super) struct Meter<'a> {
+    progress: &'a watch::Sender<Option<Progress>>,
+    step: Step,
+    total: Option<u64>,
+    counts: Counts,
+    samples: Mutex<VecDeque<(Instant, u64)>>,
+}
+
+impl Meter<'_> {
+    pub(super) fn advance(&self, by: Advance) {
+        let processed = self.counts.processed.fetch_add(by.processed, Ordering::Relaxed) + by.processed;
+        self.counts.skipped.fetch_add(by.skipped, Ordering::Relaxed);
+        self.counts.conflicts.fetch_add(by.conflicts, Ordering::Relaxed);
+        self.publish(processed);
+    }
+
+    /// Takes back what a look counted that turned out not to count.
+    pub(super) fn retract(&self, by: Advance) {
+        self.counts.processed.fetch_sub(by.processed, Ordering::Relaxed);
+        self.counts.skipped.fetch_sub(by.skipped, Ordering::Relaxed);
+        self.counts.conflicts.fetch_sub(by.conflicts, Ordering::Relaxed);
+    }
+
+    fn publish(&self, processed: u64) {
+        self.progress.send_replace(Some(Progress {
+            step: self.step,
+            processed,
+            total: self.total,
+            skipped: self.counts.skipped.load(Ordering::Relaxed),
+            failed: 0,
+            conflicts: self.counts.conflicts.load(Ordering::Relaxed),
+            keys_per_second: self.rate(processed),
+        }));
+    }
+
+    fn rate(&self, processed: u64) -> u64 {
+        let now = Instant::now();
+        let Ok(mut samples) = self.samples.lock() else { return 0 };
+        while samples.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) && samples.len() > 1 {
+            samples.pop_front();
+        }
+        if samples.back().is_none_or(|(at, _)| now.duration_since(*at) > RATE_WINDOW / 50) {
+            samples.push_back((now, processed));
+        }
+        let Some((since, before)) = samples.front() else { return 0 };
+        let millis = now.duration_since(*since).as_millis().max(1);
+        let rate = u128::from(processed.saturating_sub(*before)) * 1000 / millis;
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_holds_over_many_batches() {
+        let limits = Limits { keys_per_second: Some(1000) };
+        let control = Control::new(CancellationToken::new(), limits, watch::channel(None).0);
+        let began = Instant::now();
+        for _ in 0..51 {
+            assert!(control.pace(100).await.is_ok());
+        }
+        assert_eq!(began.elapsed().as_millis(), 5000);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_waiting() {
+        let stop = CancellationToken::new();
+        let control = Control::new(stop.clone(), Limits { keys_per_second: Some(1) }, watch::channel(None).0);
+        assert!(control.pace(1000).await.is_ok());
+        stop.cancel();
+        assert_eq!(control.pace(1).await, Err(Stop::Interrupted));
+    }
+
+    #[test]
+    fn progress_counts_and_retracts() {
+        let (sender, receiver) = watch::channel(None);
+        let control = Control::new(CancellationToken::new(), Limits::default(), sender);
+        let meter = control.meter(Step::Apply, Some(10));
+        let five = Advance { processed: 5, skipped: 2, conflicts: 1 };
+        meter.advance(five);
+        meter.retract(five);
+        meter.advance(Advance { processed: 3, ..Advance::default() });
+        let seen = receiver.borrow().expect("progress");
+        assert_eq!((seen.processed, seen.skipped, seen.total), (3, 0, Some(10)));
+    }
+}

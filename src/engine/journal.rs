@@ -1,0 +1,131 @@
+//! A run's own state in Redis: its token, how it began, who owns the migration.
+//!
+//! Owns the fields of the run hash and of our stamp on the mark.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::engine::assignment::Assignment;
+use crate::engine::stop::Stop;
+use crate::keyspace::{Keyspace, Writer};
+use crate::model::time::UnixMillis;
+
+/// How long a run hash outlives the last write of its run. Within it, a run that began over no target
+/// may refresh its own copies; after it, they count as somebody's.
+pub const RUN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Who owns a migration of a keyspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The resource's UID.
+    pub uid: String,
+    /// Its namespace and name.
+    pub resource: String,
+}
+
+/// What the run hash says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Targets that existed when the run began; absent if no run is under way.
+    pub targets_before: Option<u64>,
+    /// Parameters under which it began.
+    pub parameters: Option<String>,
+    /// Who owns the migration.
+    pub owner: Option<Owner>,
+}
+
+/// A run under way, in this hold of the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The token on which the mark depends.
+    pub token: String,
+    /// Targets that existed when the run began.
+    pub targets_before: u64,
+}
+
+impl Run {
+    /// Whether a target that differs can only be a stale copy of our own.
+    #[must_use]
+    pub fn may_refresh(&self) -> bool {
+        self.targets_before == 0
+    }
+}
+
+/// Reads the run hash.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn read_run(keyspace: &Keyspace, assignment: &Assignment) -> Result<RunRecord, Stop> {
+    let fields = keyspace.hash(&assignment.run_key()).await?;
+    Ok(parse_run(&fields))
+}
+
+fn parse_run(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> RunRecord {
+    let text = |name: &str| fields.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned());
+    let owner = match (text("owner_uid"), text("owner")) {
+        (Some(uid), Some(resource)) => Some(Owner { uid, resource }),
+        _ => None,
+    };
+    RunRecord {
+        targets_before: text("targets_before").and_then(|count| count.parse().ok()),
+        parameters: text("parameters"),
+        owner,
+    }
+}
+
+/// Writes the owner into the run hash, under the lock.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn claim(writer: &Writer, assignment: &Assignment, owner: &Owner) -> Result<(), Stop> {
+    let fields = [("owner_uid", owner.uid.clone()), ("owner", owner.resource.clone())];
+    Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &fields).await?)
+}
+
+/// Begins a run, or takes up the one under way if it was begun under the same parameters.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn begin_run(
+    writer: &Writer,
+    assignment: &Assignment,
+    token: &str,
+    targets_before: u64,
+    now: UnixMillis,
+) -> Result<Run, Stop> {
+    let parameters = assignment.terms.parameters.clone();
+    let record = read_run(writer, assignment).await?;
+    let same_run = record.parameters.as_ref() == Some(&parameters);
+    let targets_before = record.targets_before.filter(|_| same_run).unwrap_or(targets_before);
+    let fields = [
+        ("token", token.to_owned()),
+        ("started_at", now.to_string()),
+        ("targets_before", targets_before.to_string()),
+        ("parameters", parameters),
+    ];
+    writer.write_run(&assignment.run_key(), RUN_LIFE, &fields).await?;
+    Ok(Run { token: token.to_owned(), targets_before })
+}
+
+/// The stamp that a proven migration's mark carries.
+pub(super) fn stamp(plan_hash: &str, now: UnixMillis) -> Vec<(&'static str, String)> {
+    vec![
+        ("verified_at", now.to_string()),
+        ("plan_hash", plan_hash.to_owned()),
+        ("tool_version", env!("CARGO_PKG_VERSION").to_owned()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_alone_is_no_run() {
+        let fields = BTreeMap::from([(b"owner_uid".to_vec(), b"u".to_vec()), (b"owner".to_vec(), b"ns/name".to_vec())]);
+        let record = parse_run(&fields);
+        assert_eq!(record.targets_before, None);
+        assert_eq!(record.owner, Some(Owner { uid: "u".into(), resource: "ns/name".into() }));
+        assert_eq!(parse_run(&BTreeMap::new()), RunRecord::default());
+    }
+}

@@ -1,0 +1,320 @@
+//! The lock that keeps two tools from working on one keyspace, and the lease that holds it.
+//!
+//! Owns the lock's value, taking all of its keys in order, renewal, release, and closing the
+//! connections of earlier holders. Whoever holds a [`Lease`] may make a [`Writer`]; nobody else can.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::stop::Stop;
+use crate::keyspace::lease::{HeldKey, LeaseClock};
+use crate::keyspace::{Fault, FaultClass, Keyspace, RedisEndpoint, Writer};
+use crate::model::key::{RedisKey, escape};
+use crate::model::time::UnixMillis;
+
+/// Who asks for the lock, and for how long it may stand unrenewed.
+#[derive(Debug, Clone)]
+pub struct LockRequest {
+    /// Every key of the lock, in the order in which they are taken.
+    pub keys: Vec<RedisKey>,
+    /// Pod name, or host and process id.
+    pub holder: String,
+    /// Migration that is worked on.
+    pub migration: String,
+    /// What is done with it.
+    pub operation: String,
+    /// How long the lock stands unless renewed.
+    pub life: Duration,
+    /// The resource on whose behalf, if any.
+    pub resource_uid: Option<String>,
+    /// Now.
+    pub now: UnixMillis,
+}
+
+/// The lock's value, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct LockValue {
+    holder: String,
+    migration: String,
+    operation: String,
+    token: String,
+    started_at: String,
+    lease_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_uid: Option<String>,
+}
+
+/// Who holds the lock, as far as its value tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The key that is held.
+    pub key: RedisKey,
+    /// Who: a pod name, host and process id, or another tool's text as it is.
+    pub name: String,
+    /// Migration, if the value tells.
+    pub migration: Option<String>,
+    /// What is done with it, if the value tells.
+    pub operation: Option<String>,
+    /// Since when, as the value tells.
+    pub since: Option<String>,
+    /// The resource on whose behalf, if the value tells.
+    pub resource_uid: Option<String>,
+    /// Remaining life in milliseconds; absent if it never ends.
+    pub remaining_millis: Option<u64>,
+}
+
+impl Holder {
+    fn read(key: &RedisKey, held: &HeldKey) -> Self {
+        let ours: Option<LockValue> = serde_json::from_slice(&held.value).ok();
+        let remaining_millis = held.remaining_millis;
+        let key = key.clone();
+        match ours {
+            Some(value) => Self {
+                key,
+                name: value.holder,
+                migration: Some(value.migration),
+                operation: Some(value.operation),
+                since: Some(value.started_at),
+                resource_uid: value.resource_uid,
+                remaining_millis,
+            },
+            None => Self {
+                key,
+                name: escape(&held.value).chars().take(120).collect(),
+                migration: None,
+                operation: None,
+                since: None,
+                resource_uid: None,
+                remaining_millis,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.operation, &self.migration) {
+            (Some(operation), Some(migration)) => write!(f, "{} ({operation} of {migration})", self.name),
+            _ => write!(f, "{}", self.name),
+        }
+    }
+}
+
+/// What asking for the lock gave.
+pub enum Taken {
+    /// It is ours.
+    Ours(Lease),
+    /// Somebody else has it; nothing was changed.
+    Held(Holder),
+}
+
+/// The lock, held and renewed until released or dropped.
+pub struct Lease {
+    request: LockRequest,
+    token: String,
+    value: Vec<u8>,
+    clock: LeaseClock,
+    lost: CancellationToken,
+    control: Arc<Keyspace>,
+    renewal: JoinHandle<()>,
+    stale_connections: Result<u64, Fault>,
+}
+
+impl Lease {
+    /// Takes every key of the lock, or none.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering.
+    pub async fn take(endpoint: &RedisEndpoint, request: LockRequest) -> Result<Taken, Stop> {
+        let control = Arc::new(Keyspace::connect(endpoint.clone(), "outpost-migrate:lock").await?);
+        let token = format!("{:032x}", rand::rng().random::<u128>());
+        let value = request.value(&token)?;
+        let clock = LeaseClock::new();
+        let sent = Instant::now();
+        for (index, key) in request.keys.iter().enumerate() {
+            let taken = control.take_lock_key(key, &value, request.life).await;
+            if !matches!(taken, Ok(None)) {
+                // A key whose answer got lost may be ours: give back this one too.
+                give_back(&control, &request.keys[..=index], &value).await;
+            }
+            if let Some(held) = taken? {
+                return Ok(Taken::Held(Holder::read(key, &held)));
+            }
+        }
+        clock.extend(sent, request.life);
+        let lost = CancellationToken::new();
+        let renewal =
+            tokio::spawn(renew(Arc::clone(&control), request.clone(), value.clone(), clock.clone(), lost.clone()));
+        let mut lease = Self { request, token, value, clock, lost, control, renewal, stale_connections: Ok(0) };
+        lease.stale_connections = lease.control.close_connections(&lease.scope(), &lease.connection_name()).await;
+        Ok(Taken::Ours(lease))
+    }
+
+    /// The holder's random token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Whether the lock is surely still ours.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.clock.holds()
+    }
+
+    /// Ends when the lock is lost.
+    #[must_use]
+    pub fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Whether connections of earlier holders could be closed; not where the user may not.
+    #[must_use]
+    pub fn could_close_stale_connections(&self) -> bool {
+        self.stale_connections.is_ok()
+    }
+
+    /// Connects for writing; the writer stops when the lease does.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering.
+    pub async fn writer(&self) -> Result<Writer, Stop> {
+        let endpoint = self.control.endpoint().clone();
+        Ok(Writer::connect(endpoint, self.connection_name(), self.clock.clone()).await?)
+    }
+
+    /// Gives the lock back.
+    pub async fn release(self) {
+        self.renewal.abort();
+        self.clock.end();
+        let patience = Duration::from_secs(3);
+        let _ = tokio::time::timeout(patience, give_back(&self.control, &self.request.keys, &self.value)).await;
+    }
+
+    /// Connections of all holders of locks in this database share this start of their name.
+    fn scope(&self) -> String {
+        format!("outpost-migrate:db{}:", self.control.endpoint().database)
+    }
+
+    fn connection_name(&self) -> String {
+        format!("{}{}", self.scope(), self.token)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        self.clock.end();
+    }
+}
+
+impl LockRequest {
+    fn value(&self, token: &str) -> Result<Vec<u8>, Stop> {
+        let value = LockValue {
+            holder: self.holder.clone(),
+            migration: self.migration.clone(),
+            operation: self.operation.clone(),
+            token: token.to_owned(),
+            started_at: self.now.to_string(),
+            lease_seconds: self.life.as_secs(),
+            resource_uid: self.resource_uid.clone(),
+        };
+        serde_json::to_vec(&value).map_err(|_| Stop::Fault(Fault::new(FaultClass::UnexpectedAnswer)))
+    }
+}
+
+async fn give_back(control: &Keyspace, keys: &[RedisKey], value: &[u8]) {
+    for key in keys.iter().rev() {
+        // A key that can't be given back now ends by itself.
+        let _ = control.release_lock_key(key, value).await;
+    }
+}
+
+/// Renews every third of the lock's life; ends when any key is lost or the lease ran out.
+async fn renew(
+    control: Arc<Keyspace>,
+    request: LockRequest,
+    value: Vec<u8>,
+    clock: LeaseClock,
+    lost: CancellationToken,
+) {
+    let third = request.life / 3;
+    let mut pause = third;
+    loop {
+        tokio::time::sleep(pause).await;
+        let sent = Instant::now();
+        match tokio::time::timeout(third, renew_all(&control, &request, &value)).await {
+            Ok(Ok(true)) => {
+                if !clock.holds() {
+                    break;
+                }
+                clock.extend(sent, request.life);
+                pause = third;
+            }
+            Ok(Ok(false)) => break,
+            Ok(Err(_)) | Err(_) if !clock.holds() => break,
+            Ok(Err(_)) | Err(_) => pause = request.life / 10,
+        }
+    }
+    clock.end();
+    lost.cancel();
+}
+
+async fn renew_all(control: &Keyspace, request: &LockRequest, value: &[u8]) -> Result<bool, Fault> {
+    for key in &request.keys {
+        if !control.renew_lock_key(key, value, request.life).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Who holds the lock, if anybody.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn holder(keyspace: &Keyspace, keys: &[RedisKey]) -> Result<Option<Holder>, Stop> {
+    for key in keys {
+        if let Some((value, remaining_millis)) = keyspace.string(key).await? {
+            return Ok(Some(Holder::read(key, &HeldKey { value, remaining_millis })));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(value: &[u8]) -> Holder {
+        Holder::read(&RedisKey::from("lock"), &HeldKey { value: value.to_vec(), remaining_millis: Some(5) })
+    }
+
+    #[test]
+    fn our_value_reads_back() {
+        let request = LockRequest {
+            keys: vec![RedisKey::from("lock")],
+            holder: "pod-1".into(),
+            migration: "001_hash_tags".into(),
+            operation: "apply".into(),
+            life: Duration::from_secs(30),
+            resource_uid: Some("uid".into()),
+            now: UnixMillis(0),
+        };
+        let holder = held(&request.value("t").expect("a value"));
+        assert_eq!(holder.to_string(), "pod-1 (apply of 001_hash_tags)");
+        assert_eq!(holder.resource_uid.as_deref(), Some("uid"));
+    }
+
+    #[test]
+    fn another_tools_text_is_shown_as_it_is() {
+        assert_eq!(held(b"migration=001_hash_tags, started=x").to_string(), "migration=001_hash_tags, started=x");
+        assert_eq!(held(b"\x1b[2J").to_string(), "\\u{1b}[2J");
+    }
+}

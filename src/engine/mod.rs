@@ -1,0 +1,24 @@
+//! Drives one migration over a keyspace: survey, plan, apply, verify, cleanup.
+//!
+//! Owns the promises: what is read completely, when something may be written, when a migration may be
+//! called applied. Knows nothing of Kubernetes, terminals or Outpost's key names; it reports progress
+//! as a stream of values and prints nothing.
+
+pub mod apply;
+pub mod assignment;
+mod classify;
+pub mod cleanup;
+pub mod control;
+pub mod journal;
+pub mod lock;
+mod pass;
+pub mod plan;
+mod preflight;
+mod settle;
+pub mod stop;
+pub mod survey;
+pub mod verify;
+
+pub use assignment::Assignment;
+pub use control::Control;
+pub use stop::Stop;

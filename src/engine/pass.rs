@@ -1,0 +1,158 @@
+//! One complete pass over the keyspace.
+//!
+//! Owns the meaning of complete: every slot was covered by a look at a primary that stood still.
+//! What a look found counts only then; looks that do not count are repeated.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+
+use crate::engine::assignment::Assignment;
+use crate::engine::control::{Advance, Control, Meter};
+use crate::engine::stop::Stop;
+use crate::keyspace::scan::Look;
+use crate::keyspace::topology::Topology;
+use crate::keyspace::{Fault, Keyspace};
+use crate::model::key::RedisKey;
+use crate::model::slot::SlotSet;
+
+/// Batches of one primary that are worked on at the same time.
+const IN_FLIGHT: usize = 4;
+
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a batch found, additive.
+pub(super) trait Tally: Default + Send {
+    fn merge(&mut self, other: Self);
+    fn advance(&self) -> Advance;
+}
+
+/// Works on every key that the migration wants to see, and adds up what the batches found.
+pub(super) async fn complete<T, W, F>(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    meter: &Meter<'_>,
+    work: W,
+) -> Result<T, Stop>
+where
+    T: Tally,
+    W: Fn(Vec<RedisKey>) -> F + Sync,
+    F: Future<Output = Result<T, Stop>> + Send,
+{
+    let mut covered = SlotSet::empty();
+    let mut total = T::default();
+    let mut waiting_since = Instant::now();
+    while covered != SlotSet::full() {
+        control.check()?;
+        let looks = passing_as_none(keyspace.looks(&covered).await)?.unwrap_or_default();
+        let tallies =
+            join_all(looks.iter().map(|look| look_once(keyspace, assignment, control, meter, look, &work))).await;
+        for (look, tally) in looks.iter().zip(tallies) {
+            if let Some(tally) = tally? {
+                total.merge(tally);
+                covered = covered.union(&look.wanted);
+                waiting_since = Instant::now();
+            }
+        }
+        if covered != SlotSet::full() {
+            if waiting_since.elapsed() > control.coverage_patience {
+                return Err(incomplete(keyspace.topology().await.as_ref(), &covered));
+            }
+            control.pause(PAUSE).await?;
+        }
+    }
+    Ok(total)
+}
+
+/// One look, worked through; `None` if it does not count.
+async fn look_once<T, W, F>(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    meter: &Meter<'_>,
+    look: &Look,
+    work: &W,
+) -> Result<Option<T>, Stop>
+where
+    T: Tally,
+    W: Fn(Vec<RedisKey>) -> F + Sync,
+    F: Future<Output = Result<T, Stop>> + Send,
+{
+    let prefixes = assignment.prefixes();
+    let size = control.batch_size();
+    let cease = control.stop_signal().child_token();
+    let batches = keyspace
+        .scan(look, &prefixes)
+        .map_err(Stop::from)
+        .map_ok(|page| {
+            let batches: Vec<_> = page.chunks(size).map(|batch| Ok(batch.to_vec())).collect();
+            stream::iter(batches)
+        })
+        .try_flatten()
+        .take_until(cease.cancelled());
+    let results = batches
+        .map_ok(|batch: Vec<RedisKey>| async move {
+            let tally = work(batch).await?;
+            meter.advance(tally.advance());
+            Ok(tally)
+        })
+        .try_buffer_unordered(IN_FLIGHT);
+    let mut results = pin!(results);
+    let mut found = T::default();
+    let mut counted = Advance::default();
+    let mut ended = Ok(true);
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(tally) => {
+                counted.add(tally.advance());
+                found.merge(tally);
+            }
+            // No new batch is begun, and those under way are finished.
+            Err(stop) => {
+                cease.cancel();
+                ended = ended.and(Err(stop));
+            }
+        }
+    }
+    let ended = match ended {
+        Ok(_) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
+        stopped => stopped,
+    };
+    match ended {
+        Ok(true) => Ok(Some(found)),
+        Ok(false) => {
+            meter.retract(counted);
+            Ok(None)
+        }
+        Err(Stop::Fault(fault)) if fault.class.is_passing() => {
+            meter.retract(counted);
+            Ok(None)
+        }
+        Err(stop) => Err(stop),
+    }
+}
+
+fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.class.is_passing() => Ok(None),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+fn incomplete(topology: &Topology, covered: &SlotSet) -> Stop {
+    let missing = SlotSet::full().difference(covered);
+    let open = topology.open();
+    let first = missing.intersection(&open).iter().next().or(missing.iter().next()).unwrap_or_default();
+    let state = match topology.owner(first) {
+        _ if open.contains(first) => "is half-moved",
+        None => "has no primary that answers",
+        Some(_) => "keeps changing hands",
+    };
+    Stop::Incomplete { missing: missing.len(), example: format!("slot {first} {state}") }
+}

@@ -1,0 +1,164 @@
+//! Plan: reads the whole keyspace and says what apply would do. Writes nothing.
+
+use crate::engine::assignment::Assignment;
+use crate::engine::classify::{Classified, classify};
+use crate::engine::control::{Advance, Control};
+use crate::engine::pass::{self, Tally};
+use crate::engine::preflight;
+use crate::engine::stop::Stop;
+use crate::keyspace::Keyspace;
+use crate::keyspace::compare::Comparison;
+use crate::model::count;
+use crate::model::finding::{Finding, FindingCode};
+use crate::model::key::RedisKey;
+use crate::model::mapping::UnmigratedReason;
+use crate::model::mark::Mark;
+use crate::model::phase::Step;
+use crate::model::plan::{Plan, Seen};
+
+/// Entries above either size can't be copied in one piece without holding the server too long.
+const HUGE_BYTES: u64 = 1024 * 1024;
+const HUGE_MEMBERS: u64 = 10_000;
+
+/// Reads the whole keyspace and says what apply would do.
+///
+/// # Errors
+/// What kept the pass from being complete.
+pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Control) -> Result<Plan, Stop> {
+    let mark = Mark::from_fields(&keyspace.hash(&assignment.mark_key()).await?);
+    let meter = control.meter(Step::Plan, None);
+    let tally: PlanTally =
+        pass::complete(keyspace, assignment, control, &meter, |keys| look_at(keyspace, assignment, control, keys))
+            .await?;
+    let mut seen = tally.seen;
+    seen.mark_is_unproven = mark == Mark::Unstamped;
+    seen.findings = preflight::findings(keyspace, assignment, seen.estimated_bytes).await?;
+    seen.findings.extend(findings_of(&seen, tally.huge, tally.scattered));
+    seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
+    Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
+}
+
+#[derive(Debug, Default)]
+struct PlanTally {
+    seen: Seen,
+    huge: u64,
+    scattered: u64,
+    advance: Advance,
+}
+
+impl Tally for PlanTally {
+    fn merge(&mut self, other: Self) {
+        let (seen, more) = (&mut self.seen, other.seen);
+        count::add(&mut seen.sources, more.sources);
+        count::add(&mut seen.current, more.current);
+        seen.already_migrated += more.already_migrated;
+        seen.conflicts += more.conflicts;
+        seen.conflict_sample.merge(more.conflict_sample);
+        seen.estimated_bytes += more.estimated_bytes;
+        seen.sample.merge(more.sample);
+        seen.unmigrated.merge(more.unmigrated);
+        self.huge += other.huge;
+        self.scattered += other.scattered;
+    }
+
+    fn advance(&self) -> Advance {
+        self.advance
+    }
+}
+
+async fn look_at(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    keys: Vec<RedisKey>,
+) -> Result<PlanTally, Stop> {
+    let classified = classify(keyspace, assignment, keys).await?;
+    control.pace(classified.sources.len()).await?;
+    let mut tally = PlanTally::default();
+    count_kinds(&mut tally, assignment, &classified);
+    let targets: Vec<RedisKey> = classified.sources.iter().map(|source| source.target.clone()).collect();
+    let sources: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
+    let (exist, bytes, members) =
+        futures::try_join!(keyspace.exist(&targets), keyspace.memory_usage(&sources), keyspace.hash_lengths(&sources))?;
+    let mut existing = Vec::new();
+    for (index, source) in classified.sources.iter().enumerate() {
+        tally.huge += u64::from(bytes[index] > HUGE_BYTES || members[index] > HUGE_MEMBERS);
+        if exist[index] {
+            existing.push(source.pair());
+        } else {
+            tally.seen.estimated_bytes += bytes[index];
+        }
+    }
+    compare_existing(keyspace, &existing, &mut tally.seen).await?;
+    tally.advance = Advance {
+        processed: classified.sources.len() as u64,
+        skipped: tally.seen.already_migrated,
+        conflicts: tally.seen.conflicts,
+    };
+    Ok(tally)
+}
+
+fn count_kinds(tally: &mut PlanTally, assignment: &Assignment, classified: &Classified) {
+    for source in &classified.sources {
+        *tally.seen.sources.entry(source.entity).or_default() += 1;
+        tally.seen.sample.offer(source.pair());
+        tally.scattered += u64::from(assignment.migration.is_scattered(&assignment.scope, &source.key, &source.target));
+    }
+    for (_, entity) in &classified.current {
+        *tally.seen.current.entry(entity).or_default() += 1;
+    }
+    for (key, reason) in &classified.unmigrated {
+        tally.seen.unmigrated.count(key.clone(), *reason);
+    }
+}
+
+async fn compare_existing(keyspace: &Keyspace, existing: &[(RedisKey, RedisKey)], seen: &mut Seen) -> Result<(), Stop> {
+    for (pair, comparison) in existing.iter().zip(keyspace.compare(existing).await?) {
+        match comparison {
+            Comparison::Equal => seen.already_migrated += 1,
+            Comparison::Different { .. } => {
+                seen.conflicts += 1;
+                seen.conflict_sample.offer(pair.clone());
+            }
+            Comparison::SourceGone | Comparison::TargetMissing => {}
+        }
+    }
+    Ok(())
+}
+
+/// Findings that follow from what was seen.
+fn findings_of(seen: &Seen, huge: u64, scattered: u64) -> Vec<Finding> {
+    let reason = |reason| seen.unmigrated.by_reason.get(&reason).copied().unwrap_or_default();
+    let mut findings = Vec::new();
+    if huge > 0 {
+        let message = format!(
+            "{huge} entries are larger than 1 MiB or 10,000 members and can't be copied in one piece; \
+             split or remove them"
+        );
+        findings.push(Finding::error(FindingCode::HugeEntries, message));
+    }
+    if scattered > 0 {
+        let message = format!(
+            "{scattered} entries belong to tenants whose id is empty or starts with '}}': their keys will not \
+             share one slot, so Outpost can't use them on a cluster"
+        );
+        findings.push(Finding::warning(FindingCode::ScatteredTenant, message));
+    }
+    let braced = reason(UnmigratedReason::BracedTenant);
+    if braced > 0 {
+        let message = format!(
+            "{braced} keys lie under tenants with a braced id, whose legacy and current names collide; \
+             they stay where they are: move them by hand"
+        );
+        findings.push(Finding::warning(FindingCode::BracedTenant, message));
+    }
+    let ambiguous = reason(UnmigratedReason::AmbiguousTarget);
+    if ambiguous > 0 {
+        let message = format!(
+            "{ambiguous} keys have ids for which the target's name could be another entity's; \
+             they stay where they are: move them by hand"
+        );
+        findings.push(Finding::warning(FindingCode::AmbiguousTarget, message));
+    }
+    findings
+}

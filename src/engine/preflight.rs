@@ -1,0 +1,215 @@
+//! Checks made before anything is written.
+//!
+//! Owns what each fact about the servers means for a migration: pure functions over facts, and the
+//! reading of those facts.
+
+use crate::engine::assignment::Assignment;
+use crate::engine::stop::Stop;
+use crate::keyspace::Keyspace;
+use crate::keyspace::server::{Permission, ServerFacts};
+use crate::keyspace::topology::Topology;
+use crate::model::finding::{Finding, FindingCode};
+use crate::model::policy::MinReplicas;
+
+/// `PEXPIRETIME` and what the scripts build on came with 7.0.
+const OLDEST: (u32, u32, u32) = (7, 0, 0);
+
+/// Share of the memory limit that copies may fill before a warning becomes an error, in percent.
+const MEMORY_WARNING: u64 = 80;
+
+/// Every finding about servers, cluster and user; `copy_bytes` is what the copies will take.
+pub(super) async fn findings(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    copy_bytes: u64,
+) -> Result<Vec<Finding>, Stop> {
+    let topology = keyspace.topology().await;
+    let facts = keyspace.server_facts().await?;
+    let share = copy_bytes / (facts.len().max(1) as u64);
+    let mut findings = cluster(&topology);
+    for server in &facts {
+        let checks = [version(server), eviction(server), memory(server, share), persistence(server)];
+        findings.extend(checks.into_iter().flatten());
+    }
+    findings.extend(replicas(&facts, assignment.min_replicas));
+    findings.extend(permissions(keyspace).await?);
+    Ok(findings)
+}
+
+fn version(server: &ServerFacts) -> Option<Finding> {
+    let (major, minor, patch) = server.version;
+    (server.version < OLDEST).then(|| {
+        let message = format!("{} runs Redis {major}.{minor}.{patch}; 7.0 or newer is needed", server.node);
+        Finding::error(FindingCode::RedisVersion, message)
+    })
+}
+
+fn eviction(server: &ServerFacts) -> Option<Finding> {
+    let evicts = server.eviction_policy.starts_with("allkeys-") || server.eviction_policy.starts_with("volatile-");
+    (server.max_memory > 0 && evicts).then(|| {
+        let message = format!(
+            "{} has a memory limit with the policy {}: copies could push out originals; \
+             set maxmemory-policy noeviction for the migration",
+            server.node, server.eviction_policy
+        );
+        Finding::error(FindingCode::EvictionPolicy, message)
+    })
+}
+
+fn memory(server: &ServerFacts, copy_bytes: u64) -> Option<Finding> {
+    if server.max_memory == 0 || copy_bytes == 0 {
+        return None;
+    }
+    let after = server.used_memory.saturating_add(copy_bytes);
+    let mib = |bytes: u64| bytes / (1024 * 1024);
+    let message = format!(
+        "{} uses {} MiB of {} MiB, and the copies take about {} MiB more; raise maxmemory or free memory",
+        server.node,
+        mib(server.used_memory),
+        mib(server.max_memory),
+        mib(copy_bytes)
+    );
+    if after > server.max_memory {
+        Some(Finding::error(FindingCode::Memory, message))
+    } else if after > server.max_memory / 100 * MEMORY_WARNING {
+        Some(Finding::warning(FindingCode::Memory, message))
+    } else {
+        None
+    }
+}
+
+fn persistence(server: &ServerFacts) -> Option<Finding> {
+    (server.snapshot_failing || server.append_failing).then(|| {
+        let message = format!("the last snapshot or append-only write of {} failed; check its disk", server.node);
+        Finding::error(FindingCode::Persistence, message)
+    })
+}
+
+fn replicas(facts: &[ServerFacts], min: MinReplicas) -> Option<Finding> {
+    let short = facts.iter().find(|server| server.replicas < min.required(server.replicas));
+    if let Some(server) = short {
+        let message = format!(
+            "{} has {} replicas, {} must acknowledge; attach replicas or lower minReplicas",
+            server.node,
+            server.replicas,
+            min.required(server.replicas)
+        );
+        return Some(Finding::error(FindingCode::Replicas, message));
+    }
+    let alone = facts.iter().filter(|server| server.replicas == 0).count();
+    (alone > 0).then(|| {
+        let message = format!("{alone} of {} primaries have no replica to acknowledge the copies", facts.len());
+        Finding::note(FindingCode::Replicas, message)
+    })
+}
+
+fn cluster(topology: &Topology) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let unowned = topology.unowned();
+    if !unowned.is_empty() {
+        let message = format!("{} slots have no primary that answers; bring the cluster back first", unowned.len());
+        findings.push(Finding::error(FindingCode::ClusterState, message));
+    }
+    let open = topology.open();
+    if let Some(first) = open.iter().next() {
+        let message = format!("{} slots are half-moved (slot {first} first); finish with CLUSTER SETSLOT", open.len());
+        findings.push(Finding::warning(FindingCode::OpenSlots, message));
+    }
+    findings
+}
+
+/// Commands that apply and cleanup run, each on a key of the kind that it touches.
+const COMMANDS: [&[&[u8]]; 9] = [
+    &[b"SCAN", b"0"],
+    &[b"DUMP", b"tenant:x"],
+    &[b"COPY", b"tenant:x", b"tenant:{x}:tenant"],
+    &[b"RESTORE", b"tenant:{x}:tenant", b"0", b"x"],
+    &[b"UNLINK", b"tenant:x"],
+    &[b"EVALSHA", b"x", b"1", b"tenant:x"],
+    &[b"HSET", b"outpost:migration:x", b"status", b"x"],
+    &[b"SET", b"outpost:migration:lock", b"x"],
+    &[b"WAIT", b"0", b"0"],
+];
+
+async fn permissions(keyspace: &Keyspace) -> Result<Vec<Finding>, Stop> {
+    let mut findings = Vec::new();
+    for command in COMMANDS {
+        match keyspace.permission(command).await? {
+            Permission::Granted => {}
+            Permission::Denied => {
+                let name = String::from_utf8_lossy(command[0]);
+                let message = format!("the Redis user may not run {name}; compare it with the ACL in the README");
+                findings.push(Finding::error(FindingCode::Permissions, message));
+            }
+            Permission::Unknown => {
+                let message =
+                    "the Redis user may not ask for its own permissions (ACL DRYRUN), so they were not checked";
+                return Ok(vec![Finding::note(FindingCode::CheckNotPermitted, message)]);
+            }
+        }
+    }
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::endpoint::NodeAddress;
+    use crate::model::finding::Severity;
+
+    fn server() -> ServerFacts {
+        ServerFacts {
+            node: NodeAddress { host: "h".into(), port: 1 },
+            version: (7, 0, 15),
+            used_memory: 100 << 20,
+            max_memory: 0,
+            eviction_policy: "noeviction".into(),
+            replicas: 1,
+            snapshot_failing: false,
+            append_failing: false,
+        }
+    }
+
+    #[test]
+    fn a_healthy_server_gives_no_finding() {
+        let server = server();
+        assert_eq!(version(&server), None);
+        assert_eq!(eviction(&server), None);
+        assert_eq!(memory(&server, 1 << 40), None);
+        assert_eq!(persistence(&server), None);
+        assert_eq!(replicas(&[server], MinReplicas::OneIfAny), None);
+    }
+
+    #[test]
+    fn an_evicting_policy_blocks_only_with_a_limit() {
+        let lru = ServerFacts { eviction_policy: "allkeys-lru".into(), ..server() };
+        assert_eq!(eviction(&lru), None);
+        let limited = ServerFacts { max_memory: 1 << 30, ..lru };
+        assert_eq!(eviction(&limited).map(|finding| finding.severity), Some(Severity::Error));
+        let volatile = ServerFacts { eviction_policy: "volatile-ttl".into(), ..limited };
+        assert_eq!(eviction(&volatile).map(|finding| finding.severity), Some(Severity::Error));
+    }
+
+    #[test]
+    fn copies_must_fit() {
+        let limited = ServerFacts { max_memory: 200 << 20, ..server() };
+        let severity = |bytes| memory(&limited, bytes).map(|finding| finding.severity);
+        assert_eq!(severity(10 << 20), None);
+        assert_eq!(severity(70 << 20), Some(Severity::Warning));
+        assert_eq!(severity(101 << 20), Some(Severity::Error));
+    }
+
+    #[test]
+    fn replicas_are_an_error_only_when_asked_for() {
+        let alone = ServerFacts { replicas: 0, ..server() };
+        let severity = |min| replicas(std::slice::from_ref(&alone), min).map(|finding| finding.severity);
+        assert_eq!(severity(MinReplicas::OneIfAny), Some(Severity::Note));
+        assert_eq!(severity(MinReplicas::Exactly(1)), Some(Severity::Error));
+    }
+
+    #[test]
+    fn an_old_server_is_an_error() {
+        let old = ServerFacts { version: (6, 2, 14), ..server() };
+        assert!(version(&old).is_some_and(|finding| finding.message.contains("6.2.14")));
+    }
+}

@@ -1,0 +1,183 @@
+//! Brings one batch of sources to their targets, and tells what it found.
+//!
+//! Owns the decision about a target that exists and differs: our own stale copy, a conflict that a
+//! policy decides, or somebody's entry that stays.
+
+use crate::engine::assignment::Assignment;
+use crate::engine::classify::{Classified, classify};
+use crate::engine::control::{Advance, Control};
+use crate::engine::journal::Run;
+use crate::engine::pass::Tally;
+use crate::engine::stop::Stop;
+use crate::keyspace::Writer;
+use crate::keyspace::compare::Comparison;
+use crate::keyspace::conditional::Outcome;
+use crate::keyspace::copy::Copied;
+use crate::model::entry::Entry;
+use crate::model::key::RedisKey;
+use crate::model::policy::ConflictPolicy;
+use crate::model::report::ApplyReport;
+
+/// Times that a target is compared anew because it changed in our hands.
+const ATTEMPTS: usize = 3;
+
+type Pair = (RedisKey, RedisKey);
+
+impl Tally for ApplyReport {
+    fn merge(&mut self, other: Self) {
+        self.merge(other);
+    }
+
+    fn advance(&self) -> Advance {
+        Advance { processed: self.processed(), skipped: self.already_migrated + self.ended, conflicts: self.conflicts }
+    }
+}
+
+/// What happens to a target that differs from its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDifference {
+    /// Replace it by its source, if it still is what was compared.
+    Replace,
+    /// Keep and count it.
+    Keep,
+}
+
+/// The decision for a run: the mark of another tool makes targets the truth; a run that began over no
+/// target made them all itself; otherwise the policy decides.
+#[must_use]
+pub(super) fn on_difference(run: &Run, policy: ConflictPolicy, mark_is_unproven: bool) -> OnDifference {
+    match (mark_is_unproven, run.may_refresh(), policy) {
+        (true, _, _) => OnDifference::Keep,
+        (false, true, _) | (false, false, ConflictPolicy::PreferSource) => OnDifference::Replace,
+        (false, false, ConflictPolicy::Fail | ConflictPolicy::PreferTarget) => OnDifference::Keep,
+    }
+}
+
+/// Settles batches.
+pub(super) struct Settler<'a> {
+    pub(super) writer: &'a Writer,
+    pub(super) assignment: &'a Assignment,
+    pub(super) control: &'a Control,
+    pub(super) on_difference: OnDifference,
+}
+
+impl Settler<'_> {
+    /// Copies first and compares what was there already: quickest where targets are missing.
+    pub(super) async fn copy_first(&self, keys: Vec<RedisKey>) -> Result<ApplyReport, Stop> {
+        let (pairs, mut report) = self.begin(keys).await?;
+        let existing = self.copy(&pairs, &mut report).await?;
+        self.resolve(existing, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Compares first and copies what is missing: a pass that writes nothing has compared everything.
+    pub(super) async fn compare_first(&self, keys: Vec<RedisKey>) -> Result<ApplyReport, Stop> {
+        let (pairs, mut report) = self.begin(keys).await?;
+        self.resolve(pairs, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn begin(&self, keys: Vec<RedisKey>) -> Result<(Vec<Pair>, ApplyReport), Stop> {
+        let Classified { sources, current: _, unmigrated } = classify(self.writer, self.assignment, keys).await?;
+        self.control.pace(sources.len()).await?;
+        let mut report = ApplyReport::default();
+        for (key, reason) in unmigrated {
+            report.unmigrated.count(key, reason);
+        }
+        Ok((sources.into_iter().map(|source| (source.key, source.target)).collect(), report))
+    }
+
+    /// Copies; gives the pairs whose target exists.
+    async fn copy(&self, pairs: &[Pair], report: &mut ApplyReport) -> Result<Vec<Pair>, Stop> {
+        let mut existing = Vec::new();
+        for (pair, copied) in pairs.iter().zip(self.writer.copy(pairs).await?) {
+            match copied {
+                Copied::Made => report.copied += 1,
+                Copied::SourceGone => report.ended += 1,
+                Copied::TargetExists => existing.push(pair.clone()),
+            }
+        }
+        Ok(existing)
+    }
+
+    /// Compares until every pair is dealt with; what keeps changing in our hands counts as a conflict.
+    async fn resolve(&self, mut pairs: Vec<Pair>, report: &mut ApplyReport) -> Result<(), Stop> {
+        for _ in 0..ATTEMPTS {
+            if pairs.is_empty() {
+                return Ok(());
+            }
+            pairs = self.resolve_once(pairs, report).await?;
+        }
+        for pair in pairs {
+            report.conflicts += 1;
+            report.conflict_sample.offer(pair);
+        }
+        Ok(())
+    }
+
+    /// Gives the pairs that have to be compared again.
+    async fn resolve_once(&self, pairs: Vec<Pair>, report: &mut ApplyReport) -> Result<Vec<Pair>, Stop> {
+        let mut missing = Vec::new();
+        let mut again = Vec::new();
+        for (pair, comparison) in pairs.iter().zip(self.writer.compare(&pairs).await?) {
+            match comparison {
+                Comparison::Equal => report.already_migrated += 1,
+                Comparison::SourceGone => report.ended += 1,
+                Comparison::TargetMissing => missing.push(pair.clone()),
+                Comparison::Different { target, .. } => match self.replace(pair, &target).await? {
+                    Replaced::Done => report.replaced += 1,
+                    Replaced::Refused => {
+                        report.conflicts += 1;
+                        report.conflict_sample.offer(pair.clone());
+                    }
+                    Replaced::Again => again.push(pair.clone()),
+                },
+            }
+        }
+        again.extend(self.copy(&missing, report).await?);
+        Ok(again)
+    }
+
+    async fn replace(&self, (source, target): &Pair, found: &Entry) -> Result<Replaced, Stop> {
+        if self.on_difference == OnDifference::Keep || !self.is_plain_target(target).await? {
+            return Ok(Replaced::Refused);
+        }
+        let payload = self.writer.payloads(std::slice::from_ref(source)).await?.into_iter().flatten().next();
+        let Some(payload) = payload else { return Ok(Replaced::Again) };
+        Ok(match self.writer.replace_if_unchanged(target, found, &payload).await? {
+            Outcome::Done => Replaced::Done,
+            Outcome::Changed | Outcome::Gone => Replaced::Again,
+        })
+    }
+
+    /// A target that is itself a source, or that no rule maps, is never overwritten.
+    async fn is_plain_target(&self, target: &RedisKey) -> Result<bool, Stop> {
+        let classified = classify(self.writer, self.assignment, vec![target.clone()]).await?;
+        Ok(classified.sources.is_empty() && classified.unmigrated.is_empty())
+    }
+}
+
+enum Replaced {
+    Done,
+    Refused,
+    Again,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_decides_about_a_difference() {
+        use ConflictPolicy::{Fail, PreferSource, PreferTarget};
+        let run = |targets_before| Run { token: String::new(), targets_before };
+        for policy in [Fail, PreferSource, PreferTarget] {
+            assert_eq!(on_difference(&run(0), policy, false), OnDifference::Replace, "{policy:?}");
+            assert_eq!(on_difference(&run(0), policy, true), OnDifference::Keep, "{policy:?}");
+            assert_eq!(on_difference(&run(1), policy, true), OnDifference::Keep, "{policy:?}");
+        }
+        assert_eq!(on_difference(&run(1), Fail, false), OnDifference::Keep);
+        assert_eq!(on_difference(&run(1), PreferTarget, false), OnDifference::Keep);
+        assert_eq!(on_difference(&run(1), PreferSource, false), OnDifference::Replace);
+    }
+}

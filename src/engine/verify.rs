@@ -1,0 +1,171 @@
+//! Verify: compares every source with its target by value. Before the mark this is the proof on which
+//! the mark is written; after it, it counts what is diverged and writes nothing to entries.
+
+use crate::engine::apply::unless_conflicts;
+use crate::engine::assignment::Assignment;
+use crate::engine::classify::{Source, classify};
+use crate::engine::control::{Advance, Control};
+use crate::engine::journal::{self, Run};
+use crate::engine::pass::{self, Tally};
+use crate::engine::settle::{Settler, on_difference};
+use crate::engine::stop::Stop;
+use crate::keyspace::compare::Comparison;
+use crate::keyspace::{Keyspace, Writer};
+use crate::migrations::state_keys::STAGING_PREFIX;
+use crate::model::key::RedisKey;
+use crate::model::phase::Step;
+use crate::model::plan::Plan;
+use crate::model::policy::REPLICA_PATIENCE;
+use crate::model::report::{ApplyReport, VerifyReport};
+use crate::model::time::UnixMillis;
+
+/// Passes that may each find and mend differences before sources count as changing.
+const ROUNDS: usize = 3;
+
+/// Proof that a complete comparison, in this hold of the lock, found every entry at its target and
+/// that replicas hold it. Only [`prove`] makes one, and only [`mark`] takes one.
+#[derive(Debug)]
+pub struct Proof {
+    report: VerifyReport,
+    token: String,
+    plan_hash: String,
+}
+
+impl Proof {
+    /// What the comparison found.
+    #[must_use]
+    pub fn report(&self) -> &VerifyReport {
+        &self.report
+    }
+}
+
+/// Compares everything by value until a pass finds nothing to mend, then waits for replicas.
+///
+/// # Errors
+/// [`Stop::SourceChanging`] when passes keep finding differences, [`Stop::Conflicts`],
+/// [`Stop::ReplicasMissing`], or what kept a pass from being complete.
+pub async fn prove(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    plan: &Plan,
+    run: &Run,
+) -> Result<Proof, Stop> {
+    let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
+    let settler = Settler { writer, assignment, control, on_difference };
+    let mut changed = 0;
+    for _ in 0..ROUNDS {
+        let meter = control.meter(Step::Verify, Some(plan.seen.total_sources()));
+        let report: ApplyReport =
+            pass::complete(writer, assignment, control, &meter, |keys| settler.compare_first(keys)).await?;
+        let report = unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)?;
+        changed = report.written();
+        if changed == 0 {
+            wait_for_replicas(writer, assignment).await?;
+            let plan_hash = plan.hash.to_string();
+            return Ok(Proof { report: proven(report), token: run.token.clone(), plan_hash });
+        }
+    }
+    Err(Stop::SourceChanging { changed })
+}
+
+/// Writes the mark on the strength of a proof, then waits for replicas to hold it.
+///
+/// # Errors
+/// [`Stop::RunLost`] if another run began meanwhile; whatever kept Redis from answering.
+pub async fn mark(
+    writer: &Writer,
+    assignment: &Assignment,
+    proof: Proof,
+    now: UnixMillis,
+) -> Result<VerifyReport, Stop> {
+    let mut fields = vec![("status", "applied".to_owned()), ("applied_at", now.to_string())];
+    fields.extend(journal::stamp(&proof.plan_hash, now));
+    if !writer.write_mark(&assignment.mark_key(), &assignment.run_key(), &proof.token, &fields).await? {
+        // An answer that got lost may have been our own success.
+        let written = writer.hash(&assignment.mark_key()).await?;
+        let ours =
+            |(name, value): &(&str, String)| written.get(name.as_bytes()).is_some_and(|it| it == value.as_bytes());
+        if !fields.iter().all(ours) {
+            return Err(Stop::RunLost);
+        }
+    }
+    wait_for_replicas(writer, assignment).await?;
+    Ok(proof.report)
+}
+
+/// Compares everything by value and counts; writes nothing.
+///
+/// # Errors
+/// What kept the pass from being complete.
+pub async fn compare(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    total: Option<u64>,
+) -> Result<VerifyReport, Stop> {
+    let meter = control.meter(Step::Verify, total);
+    pass::complete(keyspace, assignment, control, &meter, |keys| compare_batch(keyspace, assignment, control, keys))
+        .await
+}
+
+/// Stamps another tool's mark after a complete pass found no source without a target.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn stamp(writer: &Writer, assignment: &Assignment, plan: &Plan, now: UnixMillis) -> Result<(), Stop> {
+    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(plan.hash.as_str(), now)).await?;
+    Ok(())
+}
+
+pub(super) async fn wait_for_replicas(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+    let short = writer.wait_for_replicas(assignment.min_replicas, REPLICA_PATIENCE, STAGING_PREFIX).await?;
+    if short.is_empty() { Ok(()) } else { Err(Stop::ReplicasMissing(short)) }
+}
+
+impl Tally for VerifyReport {
+    fn merge(&mut self, other: Self) {
+        self.merge(other);
+    }
+
+    fn advance(&self) -> Advance {
+        Advance { processed: self.processed(), skipped: 0, conflicts: self.different }
+    }
+}
+
+async fn compare_batch(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    keys: Vec<RedisKey>,
+) -> Result<VerifyReport, Stop> {
+    let classified = classify(keyspace, assignment, keys).await?;
+    control.pace(classified.sources.len()).await?;
+    let pairs: Vec<_> = classified.sources.iter().map(Source::pair).collect();
+    let mut report = VerifyReport::default();
+    for (key, reason) in classified.unmigrated {
+        report.unmigrated.count(key, reason);
+    }
+    for ((source, _), comparison) in pairs.iter().zip(keyspace.compare(&pairs).await?) {
+        match (comparison.difference(), comparison) {
+            (Some(difference), _) => {
+                report.different += 1;
+                report.sample.offer((source.clone(), difference));
+            }
+            (None, Comparison::Equal) => report.equal += 1,
+            (None, _) => report.ended += 1,
+        }
+    }
+    Ok(report)
+}
+
+/// A pass that wrote nothing compared everything; what it kept differs by decision.
+fn proven(report: ApplyReport) -> VerifyReport {
+    VerifyReport {
+        equal: report.already_migrated,
+        different: report.conflicts,
+        ended: report.ended,
+        unmigrated: report.unmigrated,
+        ..VerifyReport::default()
+    }
+}
