@@ -138,12 +138,12 @@ impl Lease {
         let clock = LeaseClock::new();
         let sent = Instant::now();
         for (index, key) in request.keys.iter().enumerate() {
-            let taken = control.take_lock_key(key, &value, request.life).await;
-            if !matches!(taken, Ok(None)) {
+            let answer = control.take_lock_key(key, &value, request.life).await;
+            if !matches!(answer, Ok(None)) {
                 // A key whose answer got lost may be ours: give back this one too.
                 give_back(&control, &request.keys[..=index], &value).await;
             }
-            if let Some(held) = taken? {
+            if let Some(held) = answer? {
                 return Ok(Taken::Held(Holder::read(key, &held)));
             }
         }

@@ -46,11 +46,8 @@ pub(super) enum OnDifference {
 /// target made them all itself; otherwise the policy decides.
 #[must_use]
 pub(super) fn on_difference(run: &Run, policy: ConflictPolicy, mark_is_unproven: bool) -> OnDifference {
-    match (mark_is_unproven, run.may_refresh(), policy) {
-        (true, _, _) => OnDifference::Keep,
-        (false, true, _) | (false, false, ConflictPolicy::PreferSource) => OnDifference::Replace,
-        (false, false, ConflictPolicy::Fail | ConflictPolicy::PreferTarget) => OnDifference::Keep,
-    }
+    let is_ours = run.may_refresh() || policy == ConflictPolicy::PreferSource;
+    if is_ours && !mark_is_unproven { OnDifference::Replace } else { OnDifference::Keep }
 }
 
 /// Settles batches.

@@ -29,19 +29,19 @@ pub fn slot_of(key: &RedisKey) -> u16 {
 
 /// A set of slots, 2 KiB whatever it holds.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SlotSet([u64; SLOTS as usize / 64]);
+pub struct SlotSet(Box<[u64; SLOTS as usize / 64]>);
 
 impl SlotSet {
     /// No slot.
     #[must_use]
     pub fn empty() -> Self {
-        Self([0; SLOTS as usize / 64])
+        Self(Box::new([0; SLOTS as usize / 64]))
     }
 
     /// Every slot.
     #[must_use]
     pub fn full() -> Self {
-        Self([u64::MAX; SLOTS as usize / 64])
+        Self(Box::new([u64::MAX; SLOTS as usize / 64]))
     }
 
     /// Adds a slot; slots outside a cluster's range are ignored.
@@ -94,7 +94,7 @@ impl SlotSet {
 
     fn zip(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Self {
         let mut result = Self::empty();
-        for (target, (&a, &b)) in result.0.iter_mut().zip(self.0.iter().zip(&other.0)) {
+        for (target, (&a, &b)) in result.0.iter_mut().zip(self.0.iter().zip(other.0.iter())) {
             *target = combine(a, b);
         }
         result

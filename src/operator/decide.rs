@@ -1,0 +1,313 @@
+//! What to do next about a resource: one total function of where it stands, how far it is to go and
+//! what is seen.
+//!
+//! Owns every transition. Pure: no clock, no Redis, no API server; whatever depends on these comes in
+//! as a fact.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use crate::model::phase::{Phase, Step, TargetPhase};
+
+/// What Redis says, as far as the next step depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// No mark stands.
+    Unmarked,
+    /// Another tool's mark stands.
+    Unproven,
+    /// Our mark stands; originals may still be there.
+    Proven,
+    /// Our mark stands and says that cleanup ended.
+    CleanedUp,
+    /// The migration never applies to this keyspace.
+    NotApplicable,
+    /// The migration before this one has no mark.
+    PredecessorPending,
+    /// A living resource other than this owns the migration.
+    OwnedByOther,
+}
+
+impl Standing {
+    /// Every standing.
+    pub const ALL: [Self; 7] = [
+        Self::Unmarked,
+        Self::Unproven,
+        Self::Proven,
+        Self::CleanedUp,
+        Self::NotApplicable,
+        Self::PredecessorPending,
+        Self::OwnedByOther,
+    ];
+}
+
+/// What is seen of a resource's work in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sight {
+    /// Nobody works on it here, and nothing is known against beginning.
+    Unseen,
+    /// The last attempt ended; it is not yet time for another.
+    Resting,
+    /// A worker is connecting and asks for the lock.
+    Opening,
+    /// A worker ended without the lock.
+    Barred,
+    /// A worker has the lock and waits for a step.
+    Held(Standing),
+    /// A step is under way.
+    Working(Step),
+    /// A step is done; its result is not in status yet.
+    Finished(Step),
+    /// A step ended without being done; the reason is not in status yet.
+    Stopped(Step),
+}
+
+/// Facts beside phase, target phase and sight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Facts {
+    /// The spec, or the request to do it again, is newer than what status reflects.
+    pub is_news: bool,
+    /// The work is to stop.
+    pub suspended: bool,
+    /// A plan was made in this hold of the lock.
+    pub planned_in_hold: bool,
+    /// The plan at hand is approved, or needs no approval.
+    pub plan_approved: bool,
+    /// The plan at hand is approved by its hash, whatever the mode.
+    pub plan_approved_by_hash: bool,
+    /// The plan at hand has sources without a target.
+    pub plan_has_missing: bool,
+    /// Cleanup is approved, or needs no approval.
+    pub cleanup_approved: bool,
+    /// The soak has passed.
+    pub soaked: bool,
+    /// Somebody asked to verify again, and it was not done in this hold yet.
+    pub verify_again: bool,
+}
+
+/// Why nothing is done although the target phase is not reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// `spec.suspend`.
+    Suspended,
+    /// The plan's hash has to be approved.
+    PlanApproval,
+    /// The cleanup's hash has to be approved.
+    CleanupApproval,
+    /// Another tool's mark stands over sources without a target.
+    MarkUnproven,
+    /// Originals stay until the soak has passed.
+    Soaking,
+    /// An earlier migration comes first.
+    Predecessor,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Nothing until something changes; status says all there is to say.
+    Rest,
+    /// Let a worker connect, take the lock and look.
+    Begin,
+    /// Leave the worker to it; write progress.
+    Follow,
+    /// Ask the worker to stop after its batch.
+    Interrupt,
+    /// Write the step into status, then let the worker do it.
+    Run(Step),
+    /// Write the step's result into status.
+    Record(Step),
+    /// Write why the step ended, then give the lock back.
+    Report(Step),
+    /// Write why the lock could not be had.
+    ReportBarred,
+    /// Redis is further than status, or less far: write what it says.
+    Adopt(Phase),
+    /// Another tool's mark has proven true: stamp it.
+    Stamp,
+    /// Write that nothing was to be done, mark it so, give the lock back.
+    NotApplicable,
+    /// Write that another resource owns the migration, give the lock back.
+    Duplicate,
+    /// Write what is waited for, give the lock back.
+    Wait(Wait),
+    /// The target phase is reached: write it, give the lock back.
+    Reach,
+}
+
+/// Whether a phase is at or beyond a target, with no step under way.
+#[must_use]
+pub fn is_reached(phase: Phase, target: TargetPhase) -> bool {
+    let at_rest = match phase {
+        Phase::Planned | Phase::Applied | Phase::Verified | Phase::CleanedUp => true,
+        Phase::Pending | Phase::Planning | Phase::Applying | Phase::Verifying | Phase::CleaningUp => false,
+    };
+    at_rest && phase >= target.phase()
+}
+
+/// What to do next.
+#[must_use]
+pub fn decide(phase: Phase, target: TargetPhase, sight: Sight, facts: &Facts) -> Decision {
+    match sight {
+        Sight::Opening => Decision::Follow,
+        Sight::Barred => Decision::ReportBarred,
+        Sight::Working(_) if facts.suspended => Decision::Interrupt,
+        Sight::Working(_) => Decision::Follow,
+        Sight::Finished(step) => Decision::Record(step),
+        Sight::Stopped(step) => Decision::Report(step),
+        Sight::Resting if facts.is_news => Decision::Begin,
+        Sight::Resting => Decision::Rest,
+        Sight::Unseen => unseen(phase, target, facts),
+        Sight::Held(_) if facts.suspended => Decision::Wait(Wait::Suspended),
+        Sight::Held(standing) => held(phase, target, standing, facts),
+    }
+}
+
+/// Nobody works on it: is there a reason to begin?
+fn unseen(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
+    if facts.is_news {
+        return Decision::Begin;
+    }
+    if facts.suspended || is_reached(phase, target) {
+        return Decision::Rest;
+    }
+    match (phase, target) {
+        // Approval changes the spec, which is news.
+        (Phase::Planned, TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp)
+            if !facts.plan_approved =>
+        {
+            Decision::Rest
+        }
+        (Phase::Verified, TargetPhase::CleanedUp) if !facts.soaked || !facts.cleanup_approved => Decision::Rest,
+        (
+            Phase::Pending
+            | Phase::Planning
+            | Phase::Planned
+            | Phase::Applying
+            | Phase::Applied
+            | Phase::Verifying
+            | Phase::Verified
+            | Phase::CleaningUp
+            | Phase::CleanedUp,
+            TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp,
+        ) => Decision::Begin,
+    }
+}
+
+/// The lock is held: Redis outranks status.
+fn held(phase: Phase, target: TargetPhase, standing: Standing, facts: &Facts) -> Decision {
+    match standing {
+        Standing::OwnedByOther => Decision::Duplicate,
+        Standing::NotApplicable => Decision::NotApplicable,
+        Standing::PredecessorPending => Decision::Wait(Wait::Predecessor),
+        Standing::Unmarked => unmarked(phase, target, facts),
+        Standing::Unproven => unproven(phase, target, facts),
+        Standing::Proven => proven(phase, target, facts),
+        Standing::CleanedUp => match phase {
+            Phase::CleanedUp => Decision::Reach,
+            Phase::Pending
+            | Phase::Planning
+            | Phase::Planned
+            | Phase::Applying
+            | Phase::Applied
+            | Phase::Verifying
+            | Phase::Verified
+            | Phase::CleaningUp => Decision::Adopt(Phase::CleanedUp),
+        },
+    }
+}
+
+/// No mark stands: the source is the truth.
+fn unmarked(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
+    match phase {
+        // The mark that status tells of is gone: Redis was restored, or somebody removed it.
+        Phase::Verified | Phase::CleaningUp | Phase::CleanedUp => Decision::Adopt(Phase::Pending),
+        Phase::Pending | Phase::Planning | Phase::Planned | Phase::Applying | Phase::Applied | Phase::Verifying
+            if !facts.planned_in_hold =>
+        {
+            Decision::Run(Step::Plan)
+        }
+        Phase::Pending | Phase::Planning => Decision::Run(Step::Plan),
+        Phase::Planned | Phase::Applying => match target {
+            TargetPhase::Planned => Decision::Reach,
+            TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp if facts.plan_approved => {
+                Decision::Run(Step::Apply)
+            }
+            TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp => {
+                Decision::Wait(Wait::PlanApproval)
+            }
+        },
+        Phase::Applied | Phase::Verifying => match target {
+            TargetPhase::Planned | TargetPhase::Applied => Decision::Reach,
+            TargetPhase::Verified | TargetPhase::CleanedUp if facts.plan_approved => Decision::Run(Step::Verify),
+            TargetPhase::Verified | TargetPhase::CleanedUp => Decision::Wait(Wait::PlanApproval),
+        },
+    }
+}
+
+/// Another tool's mark stands: its targets may be the truth already, so what is missing is copied only
+/// after a person approved this very plan.
+fn unproven(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
+    if !facts.planned_in_hold {
+        return Decision::Run(Step::Plan);
+    }
+    if !facts.plan_has_missing {
+        return Decision::Stamp;
+    }
+    match target {
+        TargetPhase::Planned => Decision::Reach,
+        TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp if !facts.plan_approved_by_hash => {
+            Decision::Wait(Wait::MarkUnproven)
+        }
+        TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp => match phase {
+            Phase::Applied | Phase::Verifying => match target {
+                TargetPhase::Planned | TargetPhase::Applied => Decision::Reach,
+                TargetPhase::Verified | TargetPhase::CleanedUp => Decision::Run(Step::Verify),
+            },
+            Phase::Pending
+            | Phase::Planning
+            | Phase::Planned
+            | Phase::Applying
+            | Phase::Verified
+            | Phase::CleaningUp
+            | Phase::CleanedUp => Decision::Run(Step::Apply),
+        },
+    }
+}
+
+/// Our mark stands: the target is the truth, and nothing is copied any more.
+fn proven(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
+    match phase {
+        Phase::Pending
+        | Phase::Planning
+        | Phase::Planned
+        | Phase::Applying
+        | Phase::Applied
+        | Phase::Verifying
+        | Phase::CleanedUp => Decision::Adopt(Phase::Verified),
+        Phase::Verified | Phase::CleaningUp => match target {
+            TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp
+                if facts.verify_again =>
+            {
+                Decision::Run(Step::Verify)
+            }
+            TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified => match phase {
+                Phase::CleaningUp => Decision::Adopt(Phase::Verified),
+                Phase::Pending
+                | Phase::Planning
+                | Phase::Planned
+                | Phase::Applying
+                | Phase::Applied
+                | Phase::Verifying
+                | Phase::Verified
+                | Phase::CleanedUp => Decision::Reach,
+            },
+            TargetPhase::CleanedUp if !facts.soaked => Decision::Wait(Wait::Soaking),
+            TargetPhase::CleanedUp if !facts.cleanup_approved => Decision::Wait(Wait::CleanupApproval),
+            TargetPhase::CleanedUp => Decision::Run(Step::Cleanup),
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
