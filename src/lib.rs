@@ -3,5 +3,6 @@
 //! The rooms, from the top down; imports only point down: [`cli`], [`operator`], [`config`],
 //! [`api`], [`engine`], [`migrations`], [`keyspace`], [`model`].
 
+pub mod api;
 pub mod migrations;
 pub mod model;
