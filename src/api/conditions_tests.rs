@@ -1,3 +1,5 @@
+//! Tables over what conditions become after a verdict.
+
 use std::collections::BTreeSet;
 
 use rstest::rstest;

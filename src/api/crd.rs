@@ -1,4 +1,4 @@
-//! The CustomResourceDefinition as it is installed.
+//! The custom resource definition as it is installed.
 //!
 //! Owns the one definition, for the command line, the chart and tests: the derived one, made strict
 //! where derivation is lax.
@@ -21,7 +21,10 @@ pub fn crd() -> CustomResourceDefinition {
     for schema in schemas {
         // A null would count as present in the rules that keep fields fixed; without `nullable`
         // the API server drops it or refuses it.
-        walk(schema, &|schema| schema.nullable = None);
+        walk(schema, &|schema| {
+            schema.nullable = None;
+            schema.description = schema.description.take().map(|text| flowing(&text));
+        });
         if let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             // What nobody reported must stay absent.
             walk(status, &|schema| schema.default = None);
@@ -48,6 +51,11 @@ fn quoted(line: &str) -> String {
         "on" | "off" | "yes" | "no" | "y" | "n" => format!("{before}'{value}'"),
         _ => line.to_owned(),
     }
+}
+
+/// Text without the source's line breaks, which `kubectl explain` would break once more.
+fn flowing(text: &str) -> String {
+    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
 }
 
 fn walk(schema: &mut JSONSchemaProps, change: &impl Fn(&mut JSONSchemaProps)) {

@@ -1,3 +1,5 @@
+//! The definition against the derived schema: bounded, explained, classified, and the same as committed.
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

@@ -203,3 +203,7 @@ fn cleanup_after(spec: &RedisMigrationSpec) -> Result<Duration, Rejected> {
         Rejected::field("spec.cleanup.after", problem)
     })
 }
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

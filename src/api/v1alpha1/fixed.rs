@@ -19,10 +19,7 @@ pub(super) const OTHER_PARAMETERS: &str = "delete this RedisMigration and create
 pub(super) fn fixed(path: &str, instead: &str) -> Rule {
     let (now, before) = (present("self", path), present("oldSelf", path));
     Rule::new(format!("{now} == {before} && (!{now} || self.{path} == oldSelf.{path})"))
-        .message(
-            format!("spec.{path} can't be set, changed or removed later: {instead}; nothing in Redis is touched")
-                .as_str(),
-        )
+        .message(format!("spec.{path} can't change after creation: {instead}; nothing in Redis is touched").as_str())
         .field_path(format!(".{path}"))
 }
 

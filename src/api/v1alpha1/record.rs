@@ -169,3 +169,7 @@ fn named<T: Ord, U>(sample: &Sample<T>, samples: bool, show: impl Fn(&T) -> U) -
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 //! Owns fields, defaults, bounds and the rules that the API server enforces. The comments here are
 //! what `kubectl explain rmig.spec` prints, so they are written for its reader.
 
+#![allow(clippy::duplicated_attributes, reason = "each printer column has a type and a path")]
 #![allow(unreachable_pub, reason = "KubeSchema derives private copies of these structs, marked pub as they are")]
 
 use kube::{CustomResource, KubeSchema};
