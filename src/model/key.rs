@@ -3,7 +3,7 @@
 //! Owns the one key type, its escaped and shortened display, and `MATCH` escaping. Refuses to
 //! interpret a key: what a key means is a migration's business.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
 
@@ -99,7 +99,7 @@ pub fn escape(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text

@@ -1,0 +1,56 @@
+//! Why no request can be made of a resource.
+//!
+//! Owns the messages: each says what is wrong, where, and what to do.
+
+use super::conditions::Reason;
+
+/// Why no request can be made of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// No migration has that name here.
+    #[error(
+        "spec.migration names {name:?}, which this version of the operator does not know; known are: {}. \
+         Create a RedisMigration with one of these names, or upgrade the operator",
+        known.join(", ")
+    )]
+    UnknownMigration {
+        /// The name in the spec.
+        name: String,
+        /// The names that would do.
+        known: Vec<&'static str>,
+    },
+    /// A field can't be followed.
+    #[error("{field}: {problem}")]
+    InvalidSpec {
+        /// Path of the field.
+        field: &'static str,
+        /// What is wrong with it and what to write instead.
+        problem: String,
+    },
+    /// The operator may not connect to that host.
+    #[error(
+        "spec.redis.host: this operator may not connect to {host:?}; allowed are: {allowed}. Create a RedisMigration \
+         with an allowed host, or ask who installed the operator to add this one to allowedRedisHosts"
+    )]
+    HostNotAllowed {
+        /// The resolved host.
+        host: String,
+        /// The allow-list.
+        allowed: String,
+    },
+}
+
+impl Rejected {
+    /// The reason that the condition gives.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::UnknownMigration { .. } => Reason::UnknownMigration,
+            Self::InvalidSpec { .. } | Self::HostNotAllowed { .. } => Reason::InvalidSpec,
+        }
+    }
+
+    pub(super) fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::InvalidSpec { field, problem: problem.into() }
+    }
+}
