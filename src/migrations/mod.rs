@@ -79,6 +79,12 @@ pub trait Migration: Send + Sync + fmt::Debug {
     /// What a key means. Asked first without answers; asked again with the answers to what it
     /// needed, until it needs nothing more.
     fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping;
+
+    /// Whether the entry at this target will not share a slot with what belongs together with it,
+    /// although the migration is to bring them together. Such targets are written, and reported.
+    fn is_scattered(&self, _target: &RedisKey) -> bool {
+        false
+    }
 }
 
 /// The migrations known, in order of version.
