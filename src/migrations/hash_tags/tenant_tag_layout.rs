@@ -6,7 +6,7 @@
 //! one way to cut them may name an existing tenant. Sources and targets differ by prefix.
 
 use crate::migrations::hash_tags::entity::{
-    DESTINATION_INFIX, DOCUMENTED_SUMMARY_PREFIX, Entity, SUMMARY_SUFFIX, TENANT_PREFIX, TENANT_TAG_PREFIX, cuts,
+    DESTINATION_INFIX, DOCUMENTED_SUMMARY_PREFIX, SUMMARY_SUFFIX, TENANT_PREFIX, TENANT_TAG_PREFIX, cuts,
     has_known_name, tenant_tag_readings,
 };
 use crate::migrations::hash_tags::outpost_layout::{braced_tenant, confirmed, current_readings};
@@ -93,10 +93,10 @@ fn refuse_other_layout(key: &RedisKey, rest: &[u8], answers: &Answers) -> Decisi
     let tenants = content::hashes_at(&[original, moved, current], answers)?;
     let has_id = |at: usize, id: &[u8]| tenants.get(at).copied().flatten().is_some_and(|hash| hash.has_id(id));
     let is_braced = has_id(0, &braced) || has_id(1, &braced);
-    match (entity, is_braced, has_id(2, entity.tenant())) {
-        (Entity::Tenant { .. }, _, _) | (_, false, _) => unmigrated(UnmigratedReason::OtherLayout),
-        (_, true, true) => unmigrated(UnmigratedReason::BracedTenant),
-        (_, true, false) => Ok(()),
+    match (is_braced, has_id(2, entity.tenant())) {
+        (true, false) => Ok(()),
+        (true, true) => unmigrated(UnmigratedReason::BracedTenant),
+        (false, _) => unmigrated(UnmigratedReason::OtherLayout),
     }
 }
 

@@ -114,6 +114,14 @@ impl Generated {
         }
         keyspace
     }
+
+    /// What remains of that after every source that equals its target is removed, but for one.
+    fn cleaned(copied: &Keyspace, targets: &BTreeMap<RedisKey, RedisKey>, but: Option<&RedisKey>) -> Keyspace {
+        let is_done = |key: &RedisKey| targets.get(key).is_some_and(|target| copied.0[target] == copied.0[key]);
+        let mut keyspace = copied.clone();
+        keyspace.0.retain(|key, _| Some(key) == but || !is_done(key));
+        keyspace
+    }
 }
 
 /// Ids of the characters and words that names are made of.
@@ -146,6 +154,18 @@ fn tenant() -> impl Strategy<Value = Tenant> {
         .prop_map(|(id, deleted, destinations, is_current)| Tenant { id, deleted, destinations, is_current })
 }
 
+/// Tenants whose keys would get the same targets: `a` with `b}:destination:c`, `a}:destination:b` with `c`.
+fn rivals(a: &str, b: &str) -> [Tenant; 2] {
+    let destinations = ["destination:c", "tenant", "destinations"].map(|name| (format!("{b}}}:{name}"), false));
+    let long = format!("{a}}}:destination:{b}");
+    [(a.to_owned(), destinations.to_vec()), (long, vec![("c".to_owned(), false)])].map(|(id, destinations)| Tenant {
+        id: format!("r{id}"),
+        deleted: false,
+        destinations,
+        is_current: false,
+    })
+}
+
 /// Tenants, of which some are called as parts of others are, and keys that are no entities.
 fn generated() -> impl Strategy<Value = Generated> {
     let other = (select(vec!["tenant:", "destination_summary:", "{tenant:"]), id(), id(), any::<bool>())
@@ -155,8 +175,11 @@ fn generated() -> impl Strategy<Value = Generated> {
             let relative = index.get(&tenants).clone();
             tenants.push(Tenant { id: format!("{{{}}}", relative.id), ..relative.clone() });
             tenants.push(Tenant { id: format!("{}:{suffix}", relative.id), ..relative.clone() });
-            others.push((format!("tenant:{}:{suffix}:x", relative.id), false));
-            others.push((format!("destination_summary:{}:{suffix}", relative.id), false));
+            tenants.extend(rivals(&relative.id, &suffix));
+            for prefix in ["tenant:", "destination_summary:"] {
+                others.push((format!("{prefix}{}:{suffix}", relative.id), false));
+                others.push((format!("{prefix}{}:destination_summary:{suffix}", relative.id), false));
+            }
             Generated::of(&tenants, &others)
         },
     )
@@ -212,8 +235,7 @@ proptest! {
     fn running_on_targets_changes_nothing(generated in generated(), layout in layout()) {
         let targets = generated.targets(layout);
         let copied = generated.copied(&targets);
-        let mut cleaned = copied.clone();
-        cleaned.0.retain(|key, _| !targets.contains_key(key));
+        let cleaned = Generated::cleaned(&copied, &targets, None);
         for target in targets.values() {
             for keyspace in [&copied, &cleaned] {
                 let mapping = keyspace.map(layout, target);
@@ -228,8 +250,7 @@ proptest! {
         let targets = generated.targets(layout);
         let copied = generated.copied(&targets);
         for (source, target) in &targets {
-            let mut last = copied.clone();
-            last.0.retain(|key, _| key == source || !targets.contains_key(key));
+            let last = Generated::cleaned(&copied, &targets, Some(source));
             for keyspace in [&copied, &last] {
                 let mapping = keyspace.map(layout, source);
                 let is_same = matches!(&mapping, Mapping::Target { key, .. } if key == target);

@@ -6,10 +6,10 @@ use super::keyspace::{Keyspace, Stored, hash, summary, tombstone, with_id};
 use super::{current, target, unmigrated};
 use crate::migrations::KeyLayout;
 use crate::model::key::RedisKey;
-use crate::model::mapping::Mapping;
 use crate::model::mapping::UnmigratedReason::{
     Ambiguous, AmbiguousTarget, BracedTenant, NoSingleTenant, OtherLayout, WrongContent, WrongType,
 };
+use crate::model::mapping::{Mapping, UnmigratedReason};
 
 fn map(keyspace: &Keyspace, key: &str) -> Mapping {
     keyspace.map(KeyLayout::TenantTag, &RedisKey::from(key))
@@ -102,6 +102,16 @@ fn documented_summaries_follow_the_one_existing_tenant(
         let keyspace = Keyspace(tenants.chain([(key.into(), Stored::NotAHash)]).collect());
         assert_eq!(map(&keyspace, key), expected);
     }
+}
+
+#[rstest]
+#[case("tenant:a:destinations", Stored::NotAHash, WrongType)]
+#[case("tenant:a:destinations", with_id("x"), WrongContent)]
+#[case("tenant:a:destination:b", Stored::NotAHash, WrongType)]
+#[case("tenant:a:destination:b", with_id("x"), WrongContent)]
+fn known_names_need_their_content(#[case] key: &'static str, #[case] stored: Stored, #[case] reason: UnmigratedReason) {
+    let keyspace = Keyspace::of([("tenant:a", with_id("a")), (key, stored)]);
+    assert_eq!(map(&keyspace, key), unmigrated(reason));
 }
 
 #[test]
