@@ -80,8 +80,9 @@ pub trait Migration: Send + Sync + fmt::Debug {
     /// needed, until it needs nothing more.
     fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping;
 
-    /// Whether the target's siblings will not share its slot, so that a cluster can't serve them together.
-    fn is_scattered(&self, _scope: &Scope, _source: &RedisKey, _target: &RedisKey) -> bool {
+    /// Whether the entry at this target will not share a slot with what belongs together with it,
+    /// although the migration is to bring them together. Such targets are written, and reported.
+    fn is_scattered(&self, _target: &RedisKey) -> bool {
         false
     }
 }

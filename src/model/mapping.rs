@@ -47,7 +47,7 @@ pub enum UnmigratedReason {
     AmbiguousTarget,
     /// The documented name of a destination summary, which Outpost never wrote nor reads.
     DocumentedNameOnly,
-    /// A destination summary for which not exactly one existing tenant can be meant.
+    /// A key whose name does not tell where a tenant's id ends, and not exactly one existing tenant can be meant.
     NoSingleTenant,
     /// The key has the form of the other key layout.
     OtherLayout,

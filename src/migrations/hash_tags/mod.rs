@@ -1,0 +1,85 @@
+//! `001_hash_tags`: gives the keys of a tenant one hash tag, so that they share one slot.
+//!
+//! Owns what Outpost's tenant keys mean and where each belongs, for both key layouts. Refuses to
+//! guess: a key moves only if its content proves which entity it is and its target can be read in
+//! one way only. So two sources never share a target, and no target is a source.
+
+mod content;
+mod entity;
+mod legacy;
+mod outpost_layout;
+mod tenant_tag_layout;
+#[cfg(test)]
+mod tests;
+
+use crate::migrations::{Applicability, KeyLayout, Migration, Scope};
+use crate::model::key::RedisKey;
+use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
+use crate::model::slot::hash_tag;
+
+/// Most readings of one key that are looked into, so that no key can cause unbounded reads.
+const READINGS_LIMIT: usize = 64;
+
+/// The migration `001_hash_tags`.
+#[derive(Debug)]
+pub struct HashTags;
+
+impl Migration for HashTags {
+    fn name(&self) -> &'static str {
+        "001_hash_tags"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn description(&self) -> &'static str {
+        "gives all keys of a tenant one hash tag, so that they share one Redis Cluster slot"
+    }
+
+    fn is_applicable(&self, scope: &Scope) -> Applicability {
+        match scope.deployment_id {
+            Some(_) => Applicability::NotApplicable("keys with a deployment id have been hash-tagged from the start"),
+            None => Applicability::Applicable,
+        }
+    }
+
+    fn prefixes(&self, scope: &Scope) -> Vec<Vec<u8>> {
+        if scope.deployment_id.is_some() {
+            return Vec::new();
+        }
+        let prefixes: &[&[u8]] = match scope.parameters.key_layout {
+            KeyLayout::Outpost => &[entity::TENANT_PREFIX, entity::DOCUMENTED_SUMMARY_PREFIX],
+            KeyLayout::TenantTag => {
+                &[entity::TENANT_PREFIX, entity::DOCUMENTED_SUMMARY_PREFIX, entity::TENANT_TAG_PREFIX]
+            }
+        };
+        prefixes.iter().map(|prefix| prefix.to_vec()).collect()
+    }
+
+    fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping {
+        if scope.deployment_id.is_some() {
+            return Mapping::NotOurs;
+        }
+        let decided = match scope.parameters.key_layout {
+            KeyLayout::Outpost => outpost_layout::map(key, answers),
+            KeyLayout::TenantTag => tenant_tag_layout::map(key, answers),
+        };
+        match decided {
+            Ok(mapping) | Err(mapping) => mapping,
+        }
+    }
+
+    /// A tenant id that is empty or starts with `}` makes an empty hash tag, which Redis ignores.
+    fn is_scattered(&self, target: &RedisKey) -> bool {
+        hash_tag(target.as_bytes()).len() == target.as_bytes().len()
+    }
+}
+
+/// What a step of the decision finds, or the mapping that ends the decision early.
+type Decision<T> = Result<T, Mapping>;
+
+/// Ends a decision: the key stays where it is.
+fn unmigrated<T>(reason: UnmigratedReason) -> Decision<T> {
+    Err(Mapping::Unmigrated(reason))
+}

@@ -1,0 +1,88 @@
+//! The layout that Outpost reads: `tenant:{<id>}:tenant`, `tenant:{<id>}:destinations`,
+//! `tenant:{<id>}:destination:<did>`.
+//!
+//! Owns its target names and who counts as current. Sources have no reading in this layout and
+//! targets exactly one: that is why sources never share a target and running again changes nothing.
+
+use crate::migrations::hash_tags::content::{self, Hash};
+use crate::migrations::hash_tags::entity::{DOCUMENTED_SUMMARY_PREFIX, Entity, TENANT_PREFIX, outpost_readings};
+use crate::migrations::hash_tags::{Decision, READINGS_LIMIT, legacy, unmigrated};
+use crate::model::key::RedisKey;
+use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
+
+/// What a key means in Outpost's layout.
+pub(super) fn map(key: &RedisKey, answers: &Answers) -> Decision<Mapping> {
+    if key.as_bytes().starts_with(DOCUMENTED_SUMMARY_PREFIX) {
+        return unmigrated(UnmigratedReason::DocumentedNameOnly);
+    }
+    let Some(rest) = key.as_bytes().strip_prefix(TENANT_PREFIX) else {
+        return Ok(Mapping::NotOurs);
+    };
+    let readings = current_readings(rest)?;
+    if readings.is_empty() {
+        target(legacy::entity_at(key, rest, answers)?)
+    } else {
+        current(key, rest, &readings, answers)
+    }
+}
+
+/// Every entity for which a key `tenant:<rest>` in current form may stand.
+pub(super) fn current_readings(rest: &[u8]) -> Decision<Vec<Entity<'_>>> {
+    let readings: Vec<_> = outpost_readings(rest).take(READINGS_LIMIT + 1).collect();
+    if readings.len() > READINGS_LIMIT { unmigrated(UnmigratedReason::Ambiguous) } else { Ok(readings) }
+}
+
+/// The first reading that the content of a key in current form confirms. A hash without an id that
+/// is neither tombstone nor summary confirms none: it may be a summary of a legacy tenant.
+pub(super) fn confirmed<'k>(readings: &[Entity<'k>], hash: Hash<'_>) -> Option<Entity<'k>> {
+    let confirms = |reading: &Entity<'_>| match reading.expected_id() {
+        Some(id) => hash.has_id(id),
+        None => hash.may_be_summary(),
+    };
+    readings.iter().copied().find(|reading| hash.may_be_tombstone() || confirms(reading))
+}
+
+/// The legacy key of the tenant whose braced id makes its keys look like those of tenant `id`.
+pub(super) fn braced_tenant(id: &[u8]) -> (RedisKey, Vec<u8>) {
+    let braced = [b"{", id, b"}"].concat();
+    (RedisKey::concat(&[TENANT_PREFIX, &braced]), braced)
+}
+
+/// A key in current form is current unless its content says otherwise or it lies under a legacy
+/// tenant with a braced id.
+fn current(key: &RedisKey, rest: &[u8], readings: &[Entity<'_>], answers: &Answers) -> Decision<Mapping> {
+    let (braced_keys, braced_ids): (Vec<_>, Vec<_>) =
+        readings.iter().map(|reading| braced_tenant(reading.tenant())).unzip();
+    let mut keys = braced_keys;
+    keys.push(key.clone());
+    let mut hashes = content::hashes_at(&keys, answers)?;
+    let Some(hash) = hashes.pop().flatten() else {
+        return unmigrated(UnmigratedReason::WrongType);
+    };
+    let is_under_braced_tenant =
+        hashes.iter().zip(&braced_ids).any(|(tenant, id)| tenant.is_some_and(|tenant| tenant.has_id(id)));
+    // With the whole name as its id it is such a tenant itself, on what may be another's target.
+    if hash.has_id(rest) || is_under_braced_tenant {
+        return unmigrated(UnmigratedReason::BracedTenant);
+    }
+    if let Some(entity) = confirmed(readings, hash) {
+        return Ok(Mapping::AlreadyCurrent { entity: entity.kind() });
+    }
+    if hash.id.is_none() {
+        content::shape_at(key, answers)?;
+    }
+    unmigrated(UnmigratedReason::WrongContent)
+}
+
+/// The target of an entity, if its name can't be read as another entity's.
+fn target(entity: Entity<'_>) -> Decision<Mapping> {
+    let key = match entity {
+        Entity::Tenant { id } => RedisKey::concat(&[TENANT_PREFIX, b"{", id, b"}:tenant"]),
+        Entity::Summary { tenant } => RedisKey::concat(&[TENANT_PREFIX, b"{", tenant, b"}:destinations"]),
+        Entity::Destination { tenant, id } => RedisKey::concat(&[TENANT_PREFIX, b"{", tenant, b"}:destination:", id]),
+    };
+    if outpost_readings(&key.as_bytes()[TENANT_PREFIX.len()..]).nth(1).is_some() {
+        return unmigrated(UnmigratedReason::AmbiguousTarget);
+    }
+    Ok(Mapping::Target { key, entity: entity.kind() })
+}
