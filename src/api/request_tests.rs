@@ -53,7 +53,7 @@ fn a_minimal_resource_gets_the_documented_defaults() {
         }
     );
     assert_eq!(request.target, TargetPhase::Verified);
-    assert_eq!(request.approval, Approval::Automatic);
+    assert_eq!(request.approval, Approval::Automatic { plan_hash: None });
     assert_eq!((request.conflict_policy, request.diverged_policy), (ConflictPolicy::Fail, DivergedPolicy::Keep));
     assert_eq!((request.limits, request.min_replicas), (Limits::default(), MinReplicas::OneIfAny));
     assert_eq!(request.cleanup_after, Duration::from_secs(86_400));
@@ -199,5 +199,8 @@ fn manual_approval_wants_the_very_hash() {
     let other = PlanHash::of(&[("a", "c".into())]);
     let manual = Approval::Manual { plan_hash: Some(hash.to_string()), cleanup_hash: None };
     assert!(manual.allows_plan(&hash) && !manual.allows_plan(&other) && !manual.allows_cleanup(&hash));
-    assert!(Approval::Automatic.allows_plan(&hash) && Approval::Automatic.allows_cleanup(&other));
+    assert!(
+        Approval::Automatic { plan_hash: None }.allows_plan(&hash)
+            && Approval::Automatic { plan_hash: None }.allows_cleanup(&other)
+    );
 }

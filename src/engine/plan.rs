@@ -102,7 +102,7 @@ fn count_kinds(tally: &mut PlanTally, assignment: &Assignment, classified: &Clas
     for source in &classified.sources {
         *tally.seen.sources.entry(source.entity).or_default() += 1;
         tally.seen.sample.offer(source.pair());
-        tally.scattered += u64::from(assignment.migration.is_scattered(&assignment.scope, &source.key, &source.target));
+        tally.scattered += u64::from(assignment.migration.is_scattered(&source.target));
     }
     for (_, entity) in &classified.current {
         *tally.seen.current.entry(entity).or_default() += 1;
