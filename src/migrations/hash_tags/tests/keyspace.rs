@@ -58,10 +58,8 @@ impl Keyspace {
         let mut answers = Answers::none();
         let mut asked = 0;
         for _ in 0..=ROUNDS {
-            let probes = match HashTags.map(&scope(layout), key, &answers) {
-                Mapping::Need(probes) => probes,
-                decided => return decided,
-            };
+            let mapping = HashTags.map(&scope(layout), key, &answers);
+            let Mapping::Need(probes) = mapping else { return mapping };
             assert!(probes.iter().any(|probe| answers.get(probe).is_none()), "{key} asks nothing new");
             asked += probes.len();
             assert!(asked <= PROBES, "{key} asks {asked} questions");
