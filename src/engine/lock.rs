@@ -168,6 +168,12 @@ impl Lease {
         self.clock.holds()
     }
 
+    /// The clock by which the holder stops.
+    #[must_use]
+    pub fn clock(&self) -> LeaseClock {
+        self.clock.clone()
+    }
+
     /// Ends when the lock is lost.
     #[must_use]
     pub fn lost(&self) -> CancellationToken {

@@ -1,0 +1,322 @@
+//! What status says about each decision, outcome and trouble: a reason and a sentence with the next step.
+//!
+//! Pure. Sentences name no key, no value and no credential; those that any replica may write name no
+//! address either, so that all replicas write the same.
+
+use std::time::Duration;
+
+use crate::api::conditions::{Reason, Verdict};
+use crate::api::request::MigrationRequest;
+use crate::engine::Stop;
+use crate::keyspace::FaultClass;
+use crate::model::phase::{Phase, Step, TargetPhase};
+use crate::model::plan::Plan;
+use crate::model::report::{ApplyReport, CleanupReport, VerifyReport};
+use crate::model::time::{UnixMillis, human_seconds};
+use crate::operator::decide::Wait;
+use crate::operator::worker::{Barrier, Hold, Outcome};
+
+/// When to try again after trouble.
+#[must_use]
+pub fn retry_after(reason: Reason) -> Duration {
+    let seconds = match reason {
+        Reason::Progressing => 1,
+        Reason::LockHeld => 5,
+        Reason::SecretMissing | Reason::RedisUnavailable => 10,
+        Reason::PredecessorPending | Reason::ReplicasMissing => 15,
+        Reason::OutOfMemory | Reason::SourceChanging => 30,
+        Reason::AuthenticationFailed | Reason::Duplicate => 60,
+        Reason::Soaking
+        | Reason::MarkMissing
+        | Reason::InvalidSpec
+        | Reason::Conflicts
+        | Reason::PreflightFailed
+        | Reason::UnknownMigration
+        | Reason::PlanVersionUnknown
+        | Reason::AwaitingApproval
+        | Reason::MarkUnproven
+        | Reason::Suspended
+        | Reason::TargetReached
+        | Reason::TargetLowered
+        | Reason::NotApplicable
+        | Reason::Complete
+        | Reason::KeptOriginals
+        | Reason::Adopted => 300,
+    };
+    Duration::from_secs(seconds)
+}
+
+/// A step that begins.
+#[must_use]
+pub fn beginning(step: Step) -> Verdict {
+    let message = match step {
+        Step::Plan => "reading the keyspace; nothing is written",
+        Step::Apply => "copying entries to their targets; the old version of Outpost must not write any more",
+        Step::Verify => "comparing every entry by value",
+        Step::Cleanup => "removing originals that equal their targets",
+    };
+    Verdict::new(Reason::Progressing, message)
+}
+
+/// A step that is done, and what comes next.
+#[must_use]
+pub fn done(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Outcome::Planned(plan) => planned(plan),
+        Outcome::Applied(report) => applied(report),
+        Outcome::Verified(report) => verified(report),
+        Outcome::Compared(report) => compared(report),
+        Outcome::CleanedUp(report) => cleaned_up(report),
+    }
+}
+
+fn planned(plan: &Plan) -> Verdict {
+    let seen = &plan.seen;
+    let message = format!(
+        "{} entries to copy, {} copied already, {} conflicts, {} unmigrated keys",
+        seen.to_copy(),
+        seen.already_migrated,
+        seen.conflicts,
+        seen.unmigrated.total()
+    );
+    Verdict::new(Reason::Progressing, format!("planned: {message}")).reached(
+        TargetPhase::Planned,
+        Reason::Complete,
+        message,
+    )
+}
+
+fn applied(report: &ApplyReport) -> Verdict {
+    let message = format!(
+        "{} entries copied, {} were there already, {} replaced, {} targets kept, {} ended meanwhile",
+        report.copied, report.already_migrated, report.replaced, report.conflicts, report.ended
+    );
+    Verdict::new(Reason::Progressing, format!("applied: {message}")).reached(
+        TargetPhase::Applied,
+        Reason::Complete,
+        message,
+    )
+}
+
+fn verified(report: &VerifyReport) -> Verdict {
+    let message = format!("{} entries equal their originals; the mark is written", report.equal);
+    Verdict::new(Reason::Progressing, format!("verified: {message}"))
+        .reached(TargetPhase::Applied, Reason::Complete, "every entry is at its target")
+        .reached(TargetPhase::Verified, Reason::Complete, message)
+}
+
+fn compared(report: &VerifyReport) -> Verdict {
+    let message = format!(
+        "{} originals equal their targets, {} are diverged since the application went on living",
+        report.equal, report.different
+    );
+    Verdict::new(Reason::Progressing, format!("compared again: {message}"))
+}
+
+fn cleaned_up(report: &CleanupReport) -> Verdict {
+    let message = format!(
+        "{} originals removed, {} kept, {} unmigrated keys left alone",
+        report.removed,
+        report.kept(),
+        report.unmigrated.total()
+    );
+    let reason = if report.kept() > 0 { Reason::KeptOriginals } else { Reason::Complete };
+    Verdict::new(Reason::Progressing, format!("cleaned up: {message}")).reached(
+        TargetPhase::CleanedUp,
+        reason,
+        message,
+    )
+}
+
+/// What is waited for.
+#[must_use]
+pub fn waiting(wait: Wait, request: &MigrationRequest, hold: &Hold, not_before: Option<UnixMillis>) -> Verdict {
+    match wait {
+        Wait::Suspended => suspended(),
+        Wait::PlanApproval => {
+            let hash = hold.plan.as_ref().map(|plan| plan.hash.to_string()).unwrap_or_default();
+            let message = format!("look at status.plan, then approve it: set spec.approval.planHash to {hash}");
+            Verdict::new(Reason::AwaitingApproval, message)
+        }
+        Wait::CleanupApproval => {
+            let hash = request.terms().cleanup_hash();
+            let message = format!("originals stay until cleanup is approved: set spec.approval.cleanupHash to {hash}");
+            Verdict::new(Reason::AwaitingApproval, message)
+        }
+        Wait::MarkUnproven => {
+            let plan = hold.plan.as_ref();
+            let missing = plan.map(|plan| plan.seen.to_copy()).unwrap_or_default();
+            let hash = plan.map(|plan| plan.hash.to_string()).unwrap_or_default();
+            let message = format!(
+                "another tool marked this migration applied, but {missing} entries have no target; to copy them \
+                 (deleted ones among them would return), set spec.approval.planHash to {hash}"
+            );
+            Verdict::new(Reason::MarkUnproven, message)
+        }
+        Wait::Soaking => {
+            let after = human_seconds(request.cleanup_after.as_secs());
+            let until = not_before.map(|at| format!(", until {at}")).unwrap_or_default();
+            let message = format!(
+                "originals stay for {after} after verification{until}; to remove them sooner, lower spec.cleanup.after"
+            );
+            Verdict::new(Reason::Soaking, message)
+        }
+        Wait::Predecessor => {
+            let name = hold.survey.predecessor_pending.unwrap_or("the migration before");
+            Verdict::new(Reason::PredecessorPending, format!("{name} has no mark yet; migrate it first"))
+        }
+    }
+}
+
+/// `spec.suspend` is set.
+#[must_use]
+pub fn suspended() -> Verdict {
+    Verdict::new(Reason::Suspended, "spec.suspend is set; the lock is free. Set it to false to go on")
+}
+
+/// The target phase is reached.
+#[must_use]
+pub fn reached(phase: Phase, target: TargetPhase, kept_originals: bool) -> Verdict {
+    if phase > target.phase() {
+        let message = format!(
+            "{phase} already, beyond spec.targetPhase {target}; what has happened stays. Raise spec.targetPhase to \
+             match"
+        );
+        return Verdict::new(Reason::TargetLowered, message);
+    }
+    let message = match target {
+        TargetPhase::Planned => "planned; nothing was written. Raise spec.targetPhase to go on",
+        TargetPhase::Applied => "copied; the gate stays closed until spec.targetPhase is raised to Verified",
+        TargetPhase::Verified => {
+            "every entry is proven at its target; start the new version of Outpost. Originals stay until \
+             spec.targetPhase is raised to CleanedUp"
+        }
+        TargetPhase::CleanedUp if kept_originals => {
+            "done; some originals were kept, see status.cleanup. This resource may be deleted"
+        }
+        TargetPhase::CleanedUp => "done; originals are gone. This resource may be deleted",
+    };
+    Verdict::new(Reason::TargetReached, message)
+}
+
+/// Redis says otherwise than status did.
+#[must_use]
+pub fn adopted(phase: Phase) -> Verdict {
+    match phase {
+        Phase::Verified => Verdict::new(Reason::Progressing, "Redis says that the migration is verified already")
+            .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
+            .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so"),
+        Phase::CleanedUp => {
+            Verdict::new(Reason::Progressing, "Redis says that the migration is cleaned up already")
+                .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
+                .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so")
+                .reached(TargetPhase::CleanedUp, Reason::Adopted, "the mark in Redis says so")
+        }
+        Phase::Pending
+        | Phase::Planning
+        | Phase::Planned
+        | Phase::Applying
+        | Phase::Applied
+        | Phase::Verifying
+        | Phase::CleaningUp => {
+            let gone = "the mark in Redis is gone: Redis was restored, or somebody removed it";
+            Verdict::new(Reason::MarkMissing, format!("{gone}; starting over"))
+                .lost(TargetPhase::Applied, Reason::MarkMissing, gone)
+                .lost(TargetPhase::Verified, Reason::MarkMissing, gone)
+                .lost(TargetPhase::CleanedUp, Reason::MarkMissing, gone)
+        }
+    }
+}
+
+/// The migration has nothing to do with this keyspace.
+#[must_use]
+pub fn not_applicable(hold: &Hold) -> Verdict {
+    let reason = hold.survey.not_applicable.unwrap_or("Redis says that it is not applicable");
+    Verdict::new(Reason::NotApplicable, format!("nothing to do: {reason}"))
+}
+
+/// Another resource owns the migration.
+#[must_use]
+pub fn duplicate(hold: &Hold) -> Verdict {
+    let owner = hold.other_owner.as_ref().map_or("another resource", |owner| owner.resource.as_str());
+    let message = format!("{owner} migrates this keyspace already; delete one of the two");
+    Verdict::new(Reason::Duplicate, message)
+}
+
+/// Why a step ended without being done.
+#[must_use]
+pub fn stopped(stop: &Stop) -> Verdict {
+    Verdict::new(reason_of(stop), stop.to_string())
+}
+
+/// Why the lock could not be had, in words that every replica would choose.
+#[must_use]
+pub fn barred(barrier: &Barrier) -> Verdict {
+    match barrier {
+        Barrier::Secret(problem) => Verdict::new(Reason::SecretMissing, problem.to_string()),
+        Barrier::Held(holder) => {
+            let message = format!(
+                "the Redis lock is held by {holder}; waiting. If nobody works there any more, it ends by itself or \
+                 with `outpost-migrate-redis unlock`"
+            );
+            Verdict::new(Reason::LockHeld, message)
+        }
+        Barrier::Stop(stop) => match (reason_of(stop), stop) {
+            (Reason::RedisUnavailable, Stop::Fault(fault)) if fault.class == FaultClass::ClusterMode => {
+                Verdict::new(Reason::RedisUnavailable, FaultClass::ClusterMode.explain())
+            }
+            (Reason::RedisUnavailable, _) => Verdict::new(
+                Reason::RedisUnavailable,
+                "Redis can't be reached or can't serve; tried again by itself. Check spec.redis, the Service and its \
+                 pods",
+            ),
+            (reason, Stop::Fault(fault)) => Verdict::new(reason, fault.class.explain()),
+            (reason, other) => Verdict::new(reason, other.to_string()),
+        },
+    }
+}
+
+/// The reason that a stop has in conditions.
+#[must_use]
+pub fn reason_of(stop: &Stop) -> Reason {
+    match stop {
+        Stop::Interrupted | Stop::LeaseLost | Stop::RunLost => Reason::Progressing,
+        Stop::Fault(fault) => reason_of_fault(fault.class),
+        Stop::Incomplete { .. } => Reason::RedisUnavailable,
+        Stop::PreflightFailed(_) => Reason::PreflightFailed,
+        Stop::Conflicts(_) => Reason::Conflicts,
+        Stop::SourceChanging { .. } => Reason::SourceChanging,
+        Stop::ReplicasMissing(_) => Reason::ReplicasMissing,
+        Stop::MarkUnproven { .. } => Reason::MarkUnproven,
+        Stop::NotVerified => Reason::MarkMissing,
+    }
+}
+
+fn reason_of_fault(class: FaultClass) -> Reason {
+    match class {
+        FaultClass::AuthenticationFailed | FaultClass::NotPermitted => Reason::AuthenticationFailed,
+        FaultClass::OutOfMemory => Reason::OutOfMemory,
+        FaultClass::TooFewReplicas => Reason::ReplicasMissing,
+        FaultClass::LeaseEnded => Reason::Progressing,
+        FaultClass::Moved
+        | FaultClass::Ask
+        | FaultClass::TryAgain
+        | FaultClass::ClusterDown
+        | FaultClass::Loading
+        | FaultClass::Busy
+        | FaultClass::ReadOnly
+        | FaultClass::NoScript
+        | FaultClass::Timeout
+        | FaultClass::Connection
+        | FaultClass::PersistenceFailing
+        | FaultClass::TlsFailed
+        | FaultClass::CrossSlot
+        | FaultClass::PayloadVersion
+        | FaultClass::TargetExists
+        | FaultClass::WrongType
+        | FaultClass::ClusterMode
+        | FaultClass::UnknownCommand
+        | FaultClass::Refused
+        | FaultClass::UnexpectedAnswer => Reason::RedisUnavailable,
+    }
+}

@@ -1,0 +1,462 @@
+//! The task that works for one resource: connects, holds the lock, does one step after the other.
+//!
+//! Owns the lock's hold and what is known within it. Takes commands, reports what is seen, and decides
+//! nothing: which step comes next is the reconcile's to say, after status says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Api, Client};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::request::MigrationRequest;
+use crate::api::v1alpha1::RedisMigration;
+use crate::engine::journal::{self, Owner, Run};
+use crate::engine::lock::{Holder, Lease, LockRequest, Taken};
+use crate::engine::survey::{self, Survey};
+use crate::engine::{Assignment, Control, Stop, apply, cleanup, plan, verify};
+use crate::keyspace::Writer;
+use crate::keyspace::lease::LeaseClock;
+use crate::model::finding::{Finding, FindingCode};
+use crate::model::mark::Mark;
+use crate::model::phase::Step;
+use crate::model::plan::Plan;
+use crate::model::progress::Progress;
+use crate::model::report::{ApplyReport, CleanupReport, VerifyReport};
+use crate::model::time::UnixMillis;
+use crate::operator::clock::now;
+use crate::operator::decide::Standing;
+use crate::operator::secrets::{self, SecretProblem};
+use crate::operator::settings::Settings;
+
+/// A worker that hears nothing for so long gives the lock back: the API server may be away.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How often progress is reported.
+const TICK: Duration = Duration::from_secs(2);
+
+/// Why the lock could not be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Barrier {
+    /// A Secret is missing or unreadable.
+    Secret(SecretProblem),
+    /// Somebody else has the lock.
+    Held(Holder),
+    /// Redis did not answer, or refused.
+    Stop(Stop),
+}
+
+/// What a finished step gave.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A plan.
+    Planned(Arc<Plan>),
+    /// Entries were copied.
+    Applied(ApplyReport),
+    /// Everything was proven, and the mark stands.
+    Verified(VerifyReport),
+    /// Everything was compared again behind our mark.
+    Compared(VerifyReport),
+    /// Originals were removed.
+    CleanedUp(CleanupReport),
+}
+
+/// What is known within one hold of the lock.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// What Redis says.
+    pub survey: Survey,
+    /// A living owner other than this resource.
+    pub other_owner: Option<Owner>,
+    /// The plan made in this hold.
+    pub plan: Option<Arc<Plan>>,
+    /// Whether everything was compared in this hold.
+    pub compared: bool,
+}
+
+impl Hold {
+    /// What the next step depends on.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        if self.other_owner.is_some() {
+            return Standing::OwnedByOther;
+        }
+        match (&self.survey.mark, self.survey.not_applicable, self.survey.predecessor_pending) {
+            (Mark::NotApplicable, _, _) | (_, Some(_), _) => Standing::NotApplicable,
+            (Mark::Stamped(stamp), None, _) if stamp.cleaned_up_at.is_some() => Standing::CleanedUp,
+            (Mark::Stamped(_), None, _) => Standing::Proven,
+            (Mark::Absent | Mark::Unstamped, None, Some(_)) => Standing::PredecessorPending,
+            (Mark::Unstamped, None, None) => Standing::Unproven,
+            (Mark::Absent, None, None) => Standing::Unmarked,
+        }
+    }
+}
+
+/// What a worker reports.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// It connects and asks for the lock.
+    Opening,
+    /// It ended without the lock.
+    Barred(Barrier),
+    /// It has the lock and waits for a step.
+    Held(Hold),
+    /// A step is under way.
+    Working(Step, Hold, Option<Progress>),
+    /// A step is done.
+    Finished(Step, Hold, Outcome),
+    /// A step ended without being done.
+    Stopped(Step, Hold, Stop),
+    /// It gave the lock back, or lost it while idle.
+    Ended,
+}
+
+/// What a worker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Do a step.
+    Run(Step),
+    /// The result is in status: go on holding.
+    Recorded,
+    /// Stamp another tool's mark, then look again.
+    Stamp,
+    /// Mark the migration as not applicable, then end.
+    MarkNotApplicable,
+    /// Give the lock back.
+    End,
+}
+
+/// A handle on a running worker.
+pub struct Worker {
+    /// The request it works for.
+    pub request: MigrationRequest,
+    /// What it reported last.
+    pub report: watch::Receiver<Report>,
+    /// Whether it holds the lock, by its own clock.
+    pub lease: watch::Receiver<Option<LeaseClock>>,
+    /// Whether it was asked to do again what is done.
+    pub asked_again: bool,
+    commands: mpsc::Sender<Command>,
+    stop: CancellationToken,
+    interrupt: CancellationToken,
+}
+
+impl Worker {
+    /// Starts a worker; `wake` is called whenever there is something new to see.
+    pub fn start(
+        client: Client,
+        settings: Arc<Settings>,
+        request: MigrationRequest,
+        asked_again: bool,
+        shutdown: &CancellationToken,
+        tasks: &tokio_util::task::TaskTracker,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let (report_sender, report) = watch::channel(Report::Opening);
+        let (lease_sender, lease) = watch::channel(None);
+        let (commands, inbox) = mpsc::channel(4);
+        let stop = shutdown.child_token();
+        let interrupt = stop.child_token();
+        let task = Task {
+            client,
+            settings,
+            request: request.clone(),
+            report: report_sender,
+            lease: lease_sender,
+            stop: stop.clone(),
+            interrupt: interrupt.clone(),
+            wake: Box::new(wake),
+        };
+        tasks.spawn(task.run(inbox));
+        Self { request, report, lease, asked_again, commands, stop, interrupt }
+    }
+
+    /// Tells it what to do next; a worker that ended hears nothing, and its report says so.
+    pub fn command(&self, command: Command) {
+        let _ = self.commands.try_send(command);
+    }
+
+    /// Whether it surely holds the lock.
+    #[must_use]
+    pub fn holds_lock(&self) -> bool {
+        self.lease.borrow().as_ref().is_some_and(LeaseClock::holds)
+    }
+
+    /// Lets it finish its batch and end its step; it holds the lock until told to end.
+    pub fn interrupt(&self) {
+        self.interrupt.cancel();
+    }
+
+    /// Lets it finish its batch, give the lock back and end.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+struct Task {
+    client: Client,
+    settings: Arc<Settings>,
+    request: MigrationRequest,
+    report: watch::Sender<Report>,
+    lease: watch::Sender<Option<LeaseClock>>,
+    stop: CancellationToken,
+    interrupt: CancellationToken,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Task {
+    async fn run(self, inbox: mpsc::Receiver<Command>) {
+        let assignment = self.assignment();
+        let opened = tokio::select! {
+            opened = self.open(&assignment) => opened,
+            () = self.stop.cancelled() => return self.say(Report::Ended),
+        };
+        let (lease, writer, hold) = match opened {
+            Ok(opened) => opened,
+            Err(barrier) => return self.say(Report::Barred(barrier)),
+        };
+        self.lease.send_replace(Some(lease.clock()));
+        self.say(Report::Held(hold.clone()));
+        let last = self.serve(&lease, &writer, &assignment, hold, inbox).await;
+        lease.release().await;
+        if let Some(last) = last {
+            self.say(last);
+        }
+    }
+
+    /// Connects, takes the lock, looks at what Redis says and claims the migration.
+    async fn open(&self, assignment: &Assignment) -> Result<(Lease, Writer, Hold), Barrier> {
+        let endpoint = secrets::resolve(&self.client, &self.request.namespace, &self.request.redis)
+            .await
+            .map_err(Barrier::Secret)?;
+        let lease = match Lease::take(&endpoint, self.lock_request(assignment)).await.map_err(Barrier::Stop)? {
+            Taken::Ours(lease) => lease,
+            Taken::Held(holder) => return Err(Barrier::Held(holder)),
+        };
+        match self.look(&lease, assignment).await {
+            Ok((writer, hold)) => Ok((lease, writer, hold)),
+            Err(stop) => {
+                lease.release().await;
+                Err(Barrier::Stop(stop))
+            }
+        }
+    }
+
+    async fn look(&self, lease: &Lease, assignment: &Assignment) -> Result<(Writer, Hold), Stop> {
+        let writer = lease.writer().await?;
+        let survey = survey::survey(&writer, assignment).await?;
+        let me = self.owner();
+        let other_owner = match survey.other_owner(&me) {
+            Some(other) if self.is_alive(other).await => Some(other.clone()),
+            Some(_) | None => None,
+        };
+        if other_owner.is_none() {
+            journal::claim(&writer, assignment, &me).await?;
+        }
+        Ok((writer, Hold { survey, other_owner, plan: None, compared: false }))
+    }
+
+    /// Whether a claim's resource still exists. One that we may not look at counts as living; its
+    /// claim ends with the run hash.
+    async fn is_alive(&self, owner: &Owner) -> bool {
+        let Some((namespace, name)) = owner.resource.split_once('/') else { return false };
+        let resources: Api<RedisMigration> = Api::namespaced(self.client.clone(), namespace);
+        match resources.get_metadata_opt(name).await {
+            Ok(found) => found.is_some_and(|found| found.metadata.uid.as_ref() == Some(&owner.uid)),
+            Err(_) => true,
+        }
+    }
+
+    /// Serves commands until told to end. Gives the last report, unless one was made that stays.
+    async fn serve(
+        &self,
+        lease: &Lease,
+        writer: &Writer,
+        assignment: &Assignment,
+        mut hold: Hold,
+        mut inbox: mpsc::Receiver<Command>,
+    ) -> Option<Report> {
+        let lost = lease.lost();
+        loop {
+            let command = tokio::select! {
+                command = inbox.recv() => command,
+                () = lost.cancelled() => None,
+                () = self.stop.cancelled() => None,
+                () = tokio::time::sleep(IDLE) => None,
+            };
+            match command {
+                None | Some(Command::End) => return Some(Report::Ended),
+                Some(Command::Recorded) => self.say(Report::Held(hold.clone())),
+                Some(command @ (Command::Stamp | Command::MarkNotApplicable)) => {
+                    match self.write_mark(writer, assignment, &mut hold, command).await {
+                        Ok(()) => self.say(Report::Held(hold.clone())),
+                        Err(stop) => self.say(Report::Stopped(Step::Verify, hold.clone(), stop)),
+                    }
+                }
+                Some(Command::Run(step)) => {
+                    self.step(lease, writer, assignment, &mut hold, step).await;
+                    if self.stop.is_cancelled() {
+                        // Nobody will record this any more; the lock goes back at once.
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn step(
+        &self,
+        lease: &Lease,
+        writer: &Writer,
+        assignment: &Assignment,
+        hold: &mut Hold,
+        step: Step,
+    ) {
+        let (sender, progress) = watch::channel(None);
+        let control = Control::new(self.interrupt.clone(), self.request.limits, sender);
+        self.say(Report::Working(step, hold.clone(), None));
+        let work = Work { writer, assignment, control: &control, token: lease.token() };
+        let before = hold.clone();
+        let ended = {
+            let done = work.step(step, hold, lease);
+            tokio::pin!(done);
+            let lost = lease.lost();
+            let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
+            loop {
+                tokio::select! {
+                    ended = &mut done => break ended,
+                    () = lost.cancelled() => break Err(Stop::LeaseLost),
+                    _ = tick.tick() => {
+                        let seen = *progress.borrow();
+                        self.say(Report::Working(step, before.clone(), seen));
+                    }
+                }
+            }
+        };
+        match ended {
+            Ok(outcome) => self.say(Report::Finished(step, hold.clone(), outcome)),
+            Err(stop) => self.say(Report::Stopped(step, hold.clone(), stop)),
+        }
+    }
+
+    async fn write_mark(
+        &self,
+        writer: &Writer,
+        assignment: &Assignment,
+        hold: &mut Hold,
+        command: Command,
+    ) -> Result<(), Stop> {
+        match (command, &hold.plan, hold.survey.not_applicable) {
+            (Command::Stamp, Some(plan), _) => verify::stamp(writer, assignment, plan, now()).await?,
+            (Command::MarkNotApplicable, _, Some(reason)) => {
+                survey::mark_not_applicable(writer, assignment, reason, now()).await?;
+            }
+            _ => {}
+        }
+        hold.survey = survey::survey(writer, assignment).await?;
+        Ok(())
+    }
+
+    fn say(&self, report: Report) {
+        self.report.send_replace(report);
+        (self.wake)();
+    }
+
+    fn owner(&self) -> Owner {
+        let request = &self.request;
+        Owner { uid: request.uid.clone(), resource: format!("{}/{}", request.namespace, request.name) }
+    }
+
+    fn assignment(&self) -> Assignment {
+        let request = &self.request;
+        Assignment {
+            migration: Arc::clone(&request.migration),
+            registry: self.settings.registry.clone(),
+            scope: request.scope.clone(),
+            terms: request.terms(),
+            conflict_policy: request.conflict_policy,
+            diverged_policy: request.diverged_policy,
+            min_replicas: request.min_replicas,
+        }
+    }
+
+    fn lock_request(&self, assignment: &Assignment) -> LockRequest {
+        LockRequest {
+            keys: assignment.state_keys().locks(),
+            holder: self.settings.holder.clone(),
+            migration: assignment.migration.name().to_owned(),
+            operation: "reconcile".to_owned(),
+            life: self.settings.lease,
+            resource_uid: Some(self.request.uid.clone()),
+            now: now(),
+        }
+    }
+}
+
+/// One step's work.
+struct Work<'a> {
+    writer: &'a Writer,
+    assignment: &'a Assignment,
+    control: &'a Control,
+    token: &'a str,
+}
+
+impl Work<'_> {
+    async fn step(&self, step: Step, hold: &mut Hold, lease: &Lease) -> Result<Outcome, Stop> {
+        match step {
+            Step::Plan => self.plan(hold, lease).await,
+            Step::Apply => self.apply(hold).await,
+            Step::Verify => self.verify(hold).await,
+            Step::Cleanup => self.cleanup(hold).await,
+        }
+    }
+
+    async fn plan(&self, hold: &mut Hold, lease: &Lease) -> Result<Outcome, Stop> {
+        let mut plan = plan::plan(self.writer, self.assignment, self.control).await?;
+        if !lease.could_close_stale_connections() {
+            let message = "the Redis user may not use CLIENT LIST and CLIENT KILL, so connections of an earlier \
+                           holder can't be closed";
+            plan.seen.findings.push(Finding::note(FindingCode::StaleConnections, message));
+        }
+        let plan = Arc::new(plan);
+        hold.plan = Some(Arc::clone(&plan));
+        Ok(Outcome::Planned(plan))
+    }
+
+    async fn apply(&self, hold: &Hold) -> Result<Outcome, Stop> {
+        let (plan, run) = self.begin(hold).await?;
+        let report = apply::apply(self.writer, self.assignment, self.control, &plan, &run).await?;
+        Ok(Outcome::Applied(report))
+    }
+
+    async fn verify(&self, hold: &mut Hold) -> Result<Outcome, Stop> {
+        if matches!(hold.survey.mark, Mark::Stamped(_)) {
+            let report = verify::compare(self.writer, self.assignment, self.control, None).await?;
+            hold.compared = true;
+            return Ok(Outcome::Compared(report));
+        }
+        let (plan, run) = self.begin(hold).await?;
+        apply::may_begin(&plan, run.may_refresh(), self.assignment.conflict_policy)?;
+        let proof = verify::prove(self.writer, self.assignment, self.control, &plan, &run).await?;
+        let report = verify::mark(self.writer, self.assignment, proof, now()).await?;
+        hold.survey = survey::survey(self.writer, self.assignment).await?;
+        hold.compared = true;
+        Ok(Outcome::Verified(report))
+    }
+
+    async fn cleanup(&self, hold: &mut Hold) -> Result<Outcome, Stop> {
+        let total = hold.plan.as_ref().map(|plan| plan.seen.total_sources());
+        let report = cleanup::cleanup(self.writer, self.assignment, self.control, total, now()).await?;
+        hold.survey = survey::survey(self.writer, self.assignment).await?;
+        Ok(Outcome::CleanedUp(report))
+    }
+
+    async fn begin(&self, hold: &Hold) -> Result<(Arc<Plan>, Run), Stop> {
+        let plan = hold.plan.clone().ok_or(Stop::NotVerified)?;
+        let before = plan.seen.targets_before();
+        let run = journal::begin_run(self.writer, self.assignment, self.token, before, UnixMillis(now().0)).await?;
+        Ok((plan, run))
+    }
+}
