@@ -72,8 +72,9 @@ async fn a_process_ends_with_a_killed_test() {
         again.assert_running();
         std::fs::read_to_string(&file).ok().filter(|text| !text.is_empty())
     });
-    let command_line = format!("/proc/{}/cmdline", pid.await);
-    let lives = || std::fs::read_to_string(&command_line).is_ok_and(|text| text.starts_with("sleep"));
+    let state = format!("/proc/{}/stat", pid.await);
+    // Z: dead, and not yet waited for by whoever inherited it.
+    let lives = || std::fs::read_to_string(&state).is_ok_and(|text| text.contains("(sleep)") && !text.contains(") Z"));
     support::wait::eventually_true(Duration::from_secs(10), "the child runs", async || lives()).await;
     again.kill();
     support::wait::eventually_true(Duration::from_secs(10), "the kernel ends the child", async || !lives()).await;

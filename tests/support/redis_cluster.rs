@@ -22,6 +22,9 @@ use super::wait::{STARTUP, eventually, eventually_true};
 /// Keys per `MIGRATE`.
 const MIGRATE_BATCH: usize = 500;
 
+/// A node's slots, and its primary if it is a replica.
+type Role = (Vec<(u16, u16)>, Option<String>);
+
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -255,7 +258,7 @@ impl Cluster {
     }
 
     /// Who owns what and, among the nodes that are up, who follows whom.
-    fn roles(&self, view: &[NodeView]) -> BTreeMap<usize, (Vec<(u16, u16)>, Option<String>)> {
+    fn roles(&self, view: &[NodeView]) -> BTreeMap<usize, Role> {
         let role = |node: &NodeView| {
             let number = self.number(&node.id);
             let primary = node.primary.clone().filter(|_| self.nodes[number].is_up());
