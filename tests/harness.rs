@@ -143,7 +143,7 @@ async fn tls_with_and_without_client_certificates() {
 
 #[tokio::test]
 async fn tls_cluster_with_a_password_moves_slots() {
-    let cluster = Cluster::start(3, 0, Options { password: Some("secret".to_owned()), ..Options::tls() }).await;
+    let cluster = Cluster::start(3, 1, Options { password: Some("secret".to_owned()), ..Options::tls() }).await;
     let loaded = load_all(&cluster.endpoint(), 100).await;
     let slot = slot(b"tenant:tenant_1");
     let from = cluster.owner(slot).await;
