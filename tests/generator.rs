@@ -7,7 +7,8 @@ mod support;
 use std::collections::BTreeSet;
 
 use support::expectation::expected_target;
-use support::generator::{Generator, noise, unmigrated};
+use support::fixture::read_fixture;
+use support::generator::{Generator, noise, now_ms, unmigrated};
 use support::redis_client::slot;
 use support::value::{Bytes, Entry, Keyspace, Value};
 
@@ -120,4 +121,22 @@ fn slots_are_as_the_specification_says() {
     assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
     assert_ne!(slot(b"foo{}{bar}"), slot(b"bar"));
     assert_eq!(slot(b""), 0);
+}
+
+#[test]
+fn fixtures_are_read_as_bytes_with_an_expiry() {
+    let folder = support::process::temp_dir("fixture-", None);
+    let file = folder.path().join("keyspace.jsonl");
+    let lines = [
+        r#"{"key":"tenant:ünï","fields_base64":[["id","w7xuw68="],["credentials","AP8="]]}"#,
+        r#"{"key":"tenant:a:destination:d","ttl_seconds":604800,"fields_base64":[["deleted_at","MjAyNg=="]]}"#,
+    ];
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let entries = read_fixture(&file);
+    assert_eq!(entries[0].key, "tenant:ünï".as_bytes());
+    assert_eq!(entries[0].value.field("credentials"), Some(&[0, 255][..]));
+    assert_eq!(entries[0].expiry_ms, None);
+    let left = entries[1].expiry_ms.unwrap() - now_ms();
+    assert!((604_700_000..=604_800_000).contains(&left), "{left} ms left");
+    assert!(entries.iter().all(|entry| expected_target(&entry.key, &entry.value).is_some()));
 }

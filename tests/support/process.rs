@@ -131,16 +131,11 @@ impl Drop for Process {
 
 /// A fresh folder that is removed when dropped, inside `parent` if there is one.
 pub fn temp_dir(prefix: &str, parent: Option<&Path>) -> TempDir {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix);
-    match parent {
-        Some(parent) => {
-            fs::create_dir_all(parent).unwrap_or_else(|error| panic!("creating {}: {error}", parent.display()));
-            builder.tempdir_in(parent)
-        }
-        None => builder.tempdir(),
-    }
-    .expect("temporary folder")
+    let parent = parent.map_or_else(env::temp_dir, Path::to_owned);
+    fs::create_dir_all(&parent).unwrap_or_else(|error| panic!("creating {}: {error}", parent.display()));
+    // Absolute, since servers change their working folder.
+    let parent = parent.canonicalize().expect("parent of a temporary folder");
+    tempfile::Builder::new().prefix(prefix).tempdir_in(parent).expect("temporary folder")
 }
 
 /// Runs a short-lived helper program to its end; panics with its output if it fails.

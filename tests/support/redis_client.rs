@@ -152,8 +152,8 @@ pub struct NodeView {
     pub host: String,
     /// Port for clients.
     pub port: u16,
-    /// Whether it is a primary that is believed alive.
-    pub live_primary: bool,
+    /// Whether it is believed dead, or about to be.
+    pub is_failing: bool,
     /// The id of its primary, if it is a replica.
     pub primary: Option<String>,
     /// First and last slot of each range that it owns.
@@ -179,7 +179,7 @@ fn parse_node(line: &str) -> NodeView {
         id: columns[0].to_owned(),
         host: host.to_owned(),
         port: number(port),
-        live_primary: flags.contains(&"master") && !flags.contains(&"fail"),
+        is_failing: flags.contains(&"fail") || flags.contains(&"fail?"),
         primary: (columns[3] != "-").then(|| columns[3].to_owned()),
         slots: owned
             .iter()

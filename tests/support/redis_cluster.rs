@@ -3,6 +3,7 @@
 //! Nodes are numbered as they were started: the first primaries, then their replicas in turn. Roles
 //! change, numbers don't.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -20,6 +21,9 @@ use super::wait::{STARTUP, eventually, eventually_true};
 
 /// Keys per `MIGRATE`.
 const MIGRATE_BATCH: usize = 500;
+
+/// A node's slots, and its primary if it is a replica.
+type Role = (Vec<(u16, u16)>, Option<String>);
 
 /// A running cluster.
 #[derive(Debug)]
@@ -99,7 +103,7 @@ impl Cluster {
         let view = self.view(self.any_up()).await.expect("CLUSTER NODES");
         let mut primaries: Vec<usize> = view
             .iter()
-            .filter(|node| node.live_primary && !node.slots.is_empty())
+            .filter(|node| !node.is_failing && !node.slots.is_empty())
             .map(|node| self.number(&node.id))
             .collect();
         primaries.sort_unstable();
@@ -230,17 +234,15 @@ impl Cluster {
 
     /// Whether all nodes that are up agree on who owns what, and replication is in step.
     async fn is_settled(&self) -> RedisResult<bool> {
-        let mut owners = None;
+        let mut agreed = None;
         for node in self.up() {
             node.process().assert_running();
             let view = self.view(node).await?;
-            let mut seen: Vec<_> = view
-                .iter()
-                .filter(|other| other.live_primary)
-                .map(|other| (other.id.clone(), other.slots.clone()))
-                .collect();
-            seen.sort();
-            if *owners.get_or_insert_with(|| seen.clone()) != seen || view.len() != self.nodes.len() {
+            if view.iter().any(|other| other.is_failing && self.nodes[self.number(&other.id)].is_up()) {
+                return Ok(false);
+            }
+            let seen = self.roles(&view);
+            if seen.len() != self.nodes.len() || *agreed.get_or_insert_with(|| seen.clone()) != seen {
                 return Ok(false);
             }
             let mut connection = node.try_connection().await?;
@@ -253,6 +255,16 @@ impl Cluster {
             }
         }
         Ok(true)
+    }
+
+    /// Who owns what and, among the nodes that are up, who follows whom.
+    fn roles(&self, view: &[NodeView]) -> BTreeMap<usize, Role> {
+        let role = |node: &NodeView| {
+            let number = self.number(&node.id);
+            let primary = node.primary.clone().filter(|_| self.nodes[number].is_up());
+            (number, (node.slots.clone(), primary))
+        };
+        view.iter().map(role).collect()
     }
 
     /// A replica is in step when its link is up, a primary when each of its replicas that is up is
