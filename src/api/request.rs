@@ -95,6 +95,15 @@ impl Approval {
         plan_hash.as_deref() == Some(hash.as_str())
     }
 
+    /// Whether a person has to approve.
+    #[must_use]
+    pub fn is_manual(&self) -> bool {
+        match self {
+            Self::Automatic { .. } => false,
+            Self::Manual { .. } => true,
+        }
+    }
+
     /// Whether a cleanup of this hash may begin.
     #[must_use]
     pub fn allows_cleanup(&self, hash: &PlanHash) -> bool {

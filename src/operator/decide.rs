@@ -232,9 +232,7 @@ fn unmarked(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
             TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp if facts.plan_approved => {
                 Decision::Run(Step::Apply)
             }
-            TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp => {
-                Decision::Wait(Wait::PlanApproval)
-            }
+            TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp => Decision::Wait(Wait::PlanApproval),
         },
         Phase::Applied | Phase::Verifying => match target {
             TargetPhase::Planned | TargetPhase::Applied => Decision::Reach,

@@ -93,7 +93,11 @@ impl Metrics {
         registry.register("phase", "Phase of a RedisMigration: 1 for the one it is in", metrics.phase.clone());
         registry.register("entries_processed", "Source entries dealt with, by step", metrics.processed.clone());
         registry.register("failures", "Attempts that ended without being done, by reason", metrics.failures.clone());
-        registry.register("lock_held", "Whether this replica holds the resource's Redis lock", metrics.lock_held.clone());
+        registry.register(
+            "lock_held",
+            "Whether this replica holds the resource's Redis lock",
+            metrics.lock_held.clone(),
+        );
         registry.register_with_unit(
             "plan_copies",
             "Estimated memory that the copies of the last plan take",
@@ -181,11 +185,7 @@ impl Default for Metrics {
 }
 
 fn phase_labels(resource: &ResourceLabels, phase: Phase) -> PhaseLabels {
-    PhaseLabels {
-        namespace: resource.namespace.clone(),
-        name: resource.name.clone(),
-        phase: Word(phase.to_string()),
-    }
+    PhaseLabels { namespace: resource.namespace.clone(), name: resource.name.clone(), phase: Word(phase.to_string()) }
 }
 
 fn step_labels(resource: &ResourceLabels, step: Step) -> StepLabels {

@@ -64,8 +64,7 @@ impl Secrets {
         if let Some(name) = &target.client_cert {
             let key = |key: &str| SecretKey { name: name.clone(), key: key.to_owned() };
             let certificate_pem = self.bytes(&key("tls.crt")).await?;
-            tls.client =
-                Some(ClientCertificate { certificate_pem, key_pem: self.text(&key("tls.key")).await?.into() });
+            tls.client = Some(ClientCertificate { certificate_pem, key_pem: self.text(&key("tls.key")).await?.into() });
         }
         Ok(tls)
     }

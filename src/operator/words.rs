@@ -121,11 +121,7 @@ fn cleaned_up(report: &CleanupReport) -> Verdict {
         report.unmigrated.total()
     );
     let reason = if report.kept() > 0 { Reason::KeptOriginals } else { Reason::Complete };
-    Verdict::new(Reason::Progressing, format!("cleaned up: {message}")).reached(
-        TargetPhase::CleanedUp,
-        reason,
-        message,
-    )
+    Verdict::new(Reason::Progressing, format!("cleaned up: {message}")).reached(TargetPhase::CleanedUp, reason, message)
 }
 
 /// What is waited for.
@@ -206,12 +202,10 @@ pub fn adopted(phase: Phase) -> Verdict {
         Phase::Verified => Verdict::new(Reason::Progressing, "Redis says that the migration is verified already")
             .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
             .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so"),
-        Phase::CleanedUp => {
-            Verdict::new(Reason::Progressing, "Redis says that the migration is cleaned up already")
-                .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
-                .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so")
-                .reached(TargetPhase::CleanedUp, Reason::Adopted, "the mark in Redis says so")
-        }
+        Phase::CleanedUp => Verdict::new(Reason::Progressing, "Redis says that the migration is cleaned up already")
+            .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
+            .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so")
+            .reached(TargetPhase::CleanedUp, Reason::Adopted, "the mark in Redis says so"),
         Phase::Pending
         | Phase::Planning
         | Phase::Planned

@@ -306,14 +306,7 @@ impl Task {
         }
     }
 
-    async fn step(
-        &self,
-        lease: &Lease,
-        writer: &Writer,
-        assignment: &Assignment,
-        hold: &mut Hold,
-        step: Step,
-    ) {
+    async fn step(&self, lease: &Lease, writer: &Writer, assignment: &Assignment, hold: &mut Hold, step: Step) {
         let (sender, progress) = watch::channel(None);
         let control = Control::new(self.interrupt.clone(), self.request.limits, sender);
         self.say(Report::Working(step, hold.clone(), None));

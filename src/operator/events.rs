@@ -1,0 +1,48 @@
+//! Events that `kubectl describe` shows: one for each transition that was won.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource as _};
+
+use crate::api::conditions::{Standing, Verdict};
+use crate::api::v1alpha1::RedisMigration;
+
+/// Publishes events; the same one again only counts up.
+pub struct Events(Recorder);
+
+impl Events {
+    /// Events in the name of this replica.
+    #[must_use]
+    pub fn new(client: Client, holder: &str) -> Self {
+        Self(Recorder::new(
+            client,
+            kube::runtime::events::Reporter {
+                controller: "outpost-migrate-redis".to_owned(),
+                instance: Some(holder.to_owned()),
+            },
+        ))
+    }
+
+    /// A transition of a resource. An event that can't be published is lost: status has it all.
+    pub async fn transition(&self, resource: &RedisMigration, verdict: &Verdict) {
+        let milestone = verdict.records.last();
+        let is_trouble =
+            milestone.is_none() && matches!(verdict.reason.standing(), Standing::Stalled | Standing::Reconciling);
+        let event = Event {
+            type_: if is_trouble { EventType::Warning } else { EventType::Normal },
+            reason: milestone.map_or_else(|| verdict.reason.to_string(), |record| record.milestone.to_string()),
+            note: Some(shorten(milestone.map_or(&verdict.message, |record| &record.message))),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let reference: ObjectReference = resource.object_ref(&());
+        if let Err(error) = self.0.publish(&event, &reference).await {
+            tracing::debug!(%error, "event not published");
+        }
+    }
+}
+
+/// The API server takes notes of at most 1 kB.
+fn shorten(note: &str) -> String {
+    note.chars().take(1000).collect()
+}
