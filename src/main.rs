@@ -1,6 +1,7 @@
 //! Parses the command line, sets up telemetry, dispatches, and turns the result into an exit code.
 
 use std::fmt::Display;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -60,7 +61,10 @@ fn log_to_standard_error(cli: &Cli) {
     let level = if cli.verbose { "debug" } else { "info" };
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,outpost_migrate_redis={level}")));
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match cli.log_format {
         LogFormat::Text => logger.with_target(false).init(),
         LogFormat::Json => logger.json().init(),

@@ -205,6 +205,15 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether somebody may want to look: what is under way or waits as asked is no trouble.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        let as_asked = matches!(self, Self::Progressing | Self::Soaking);
+        !as_asked && matches!(self.standing(), Standing::Reconciling | Standing::Stalled)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

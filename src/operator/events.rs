@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource as _};
 
-use crate::api::conditions::{Standing, Verdict};
+use crate::api::conditions::{Reason, Verdict};
 use crate::api::v1alpha1::RedisMigration;
 
 /// Publishes events; the same one again only counts up.

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::api::conditions::{Reason, Standing};
+use crate::api::conditions::Reason;
 use crate::model::phase::{Phase, Step};
 use crate::model::progress::Progress;
 
@@ -142,7 +142,7 @@ impl Metrics {
 
     /// An attempt ended for this reason.
     pub fn failed(&self, reason: Reason) {
-        if matches!(reason.standing(), Standing::Stalled | Standing::Reconciling) {
+        if reason.is_trouble() {
             self.failures.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc();
         }
     }

@@ -14,7 +14,9 @@ use kube::{Api, ResourceExt as _};
 
 use crate::api::conditions::{Reason, Standing as Readiness, Verdict};
 use crate::api::request::MigrationRequest;
-use crate::api::v1alpha1::status::{ApprovalStatus, CleanupStatus, LockStatus, PlanStatus, VerificationStatus};
+use crate::api::v1alpha1::status::{
+    ApprovalStatus, CleanupStatus, LockStatus, PlanStatus, ProgressStatus, VerificationStatus,
+};
 use crate::api::v1alpha1::{RedisMigration, RedisMigrationStatus, record};
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step};
@@ -366,9 +368,10 @@ impl Case<'_> {
         let now = now();
         let verdict = words::done(outcome);
         let mut next = self.status.clone();
-        if let Some(progress) = &mut next.progress {
-            *progress = finished_progress(outcome, progress);
-        }
+        let finished = finished_progress(outcome);
+        self.context.metrics.progress(&self.labels(), &finished);
+        let keys_per_second = next.progress.as_ref().map_or(0, |progress| progress.keys_per_second);
+        next.progress = Some(ProgressStatus { keys_per_second, ..finished.into() });
         let reached = match outcome {
             Outcome::Planned(plan) => {
                 next.plan = Some(PlanStatus::new(plan, now, request.samples));
@@ -592,10 +595,7 @@ fn ready_reason(status: &RedisMigrationStatus) -> Option<String> {
 }
 
 /// The progress of a step that is done: everything was dealt with.
-fn finished_progress(
-    outcome: &Outcome,
-    before: &crate::api::v1alpha1::status::ProgressStatus,
-) -> crate::api::v1alpha1::status::ProgressStatus {
+fn finished_progress(outcome: &Outcome) -> Progress {
     let (step, processed, skipped, conflicts) = match outcome {
         Outcome::Planned(plan) => {
             (Step::Plan, plan.seen.total_sources(), plan.seen.already_migrated, plan.seen.conflicts)
@@ -608,6 +608,5 @@ fn finished_progress(
         }
         Outcome::CleanedUp(report) => (Step::Cleanup, report.processed(), report.kept() + report.gone, 0),
     };
-    let finished = Progress { processed, skipped, conflicts, ..Progress::begin(step, Some(processed)) };
-    crate::api::v1alpha1::status::ProgressStatus { keys_per_second: before.keys_per_second, ..finished.into() }
+    Progress { processed, skipped, conflicts, ..Progress::begin(step, Some(processed)) }
 }
