@@ -134,14 +134,11 @@ pub enum Decision {
     Reach,
 }
 
-/// Whether a phase is at or beyond a target, with no step under way.
+/// Whether a phase is at or beyond a target; a step under way beyond it counts, since lowering the
+/// target changes nothing that has begun.
 #[must_use]
 pub fn is_reached(phase: Phase, target: TargetPhase) -> bool {
-    let at_rest = match phase {
-        Phase::Planned | Phase::Applied | Phase::Verified | Phase::CleanedUp => true,
-        Phase::Pending | Phase::Planning | Phase::Applying | Phase::Verifying | Phase::CleaningUp => false,
-    };
-    at_rest && phase >= target.phase()
+    phase >= target.phase()
 }
 
 /// What to do next.

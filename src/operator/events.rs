@@ -26,8 +26,11 @@ impl Events {
     /// A transition of a resource. An event that can't be published is lost: status has it all.
     pub async fn transition(&self, resource: &RedisMigration, verdict: &Verdict) {
         let milestone = verdict.records.last();
-        let is_trouble =
-            milestone.is_none() && matches!(verdict.reason.standing(), Standing::Stalled | Standing::Reconciling);
+        if milestone.is_none() && matches!(verdict.reason, Reason::Progressing | Reason::TargetReached) {
+            // The milestone before said it.
+            return;
+        }
+        let is_trouble = milestone.is_none() && verdict.reason.is_trouble();
         let event = Event {
             type_: if is_trouble { EventType::Warning } else { EventType::Normal },
             reason: milestone.map_or_else(|| verdict.reason.to_string(), |record| record.milestone.to_string()),
