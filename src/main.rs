@@ -45,16 +45,16 @@ async fn run_operator(args: OperatorArgs) -> ExitCode {
 }
 
 async fn cancel_on_signal(shutdown: CancellationToken) {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            shutdown.cancel();
-        }
-        _ => tracing::warn!("signals can't be watched; stop with SIGKILL, locks end by themselves"),
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals can't be watched; stop with SIGKILL, locks end by themselves");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    shutdown.cancel();
 }
 
 fn log_to_standard_error(cli: &Cli) {

@@ -61,7 +61,8 @@ pub enum Sight {
     Stopped(Step),
 }
 
-/// Facts beside phase, target phase and sight.
+/// Facts beside phase, target phase and sight; each is a yes or no of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// The spec, or the request to do it again, is newer than what status reflects.
@@ -145,10 +146,9 @@ pub fn is_reached(phase: Phase, target: TargetPhase) -> bool {
 #[must_use]
 pub fn decide(phase: Phase, target: TargetPhase, sight: Sight, facts: &Facts) -> Decision {
     match sight {
-        Sight::Opening => Decision::Follow,
-        Sight::Barred => Decision::ReportBarred,
         Sight::Working(_) if facts.suspended => Decision::Interrupt,
-        Sight::Working(_) => Decision::Follow,
+        Sight::Opening | Sight::Working(_) => Decision::Follow,
+        Sight::Barred => Decision::ReportBarred,
         Sight::Finished(step) => Decision::Record(step),
         Sight::Stopped(step) => Decision::Report(step),
         Sight::Resting if facts.is_news => Decision::Begin,

@@ -1,5 +1,7 @@
 //! The table of transitions, and what holds for all of them.
 
+#![allow(clippy::wildcard_enum_match_arm)]
+
 use rstest::rstest;
 
 use super::*;

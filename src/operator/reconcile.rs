@@ -28,7 +28,7 @@ use crate::operator::clock::now;
 use crate::operator::decide::{Decision, Facts, Sight, Wait, decide};
 use crate::operator::metrics::ResourceLabels;
 use crate::operator::words;
-use crate::operator::worker::{Barrier, Command, Hold, Outcome, Report, Worker};
+use crate::operator::worker::{Barrier, Command, Hold, Order, Outcome, Report, Worker};
 
 /// At most one write of progress in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub enum ReconcileError {
 /// When the API server does not answer.
 pub async fn reconcile(object: Arc<RedisMigration>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    let result = look(&object, &context).await;
+    let result = Box::pin(look(&object, &context)).await;
     context.metrics.reconciled(began.elapsed());
     result
 }
@@ -68,7 +68,7 @@ async fn look(object: &RedisMigration, context: &Arc<Context>) -> Result<Action,
         tracing::info!(resource = %resource.name_any(), "made by a newer operator; left alone");
         return Ok(Action::await_change());
     }
-    let case = Case { context, api, status, resource };
+    let case = Case { context, api, resource, status };
     match MigrationRequest::from_resource(&case.resource, &context.settings.registry, &context.settings.allowed_hosts) {
         Err(rejected) => case.reject(&Verdict::new(rejected.reason(), rejected.to_string())).await,
         Ok(request) => case.proceed(&request).await,
@@ -162,8 +162,13 @@ impl Case<'_> {
             plan_has_missing: plan.is_some_and(|plan| plan.seen.to_copy() > 0),
             cleanup_approved: request.approval.allows_cleanup(&cleanup_hash) || cleanup_is_consumed,
             soaked: self.not_before(request, hold).is_some_and(|at| at <= now()),
-            verify_again: worker.is_some_and(|worker| worker.asked_again) && hold.is_some_and(|hold| !hold.compared),
+            verify_again: worker.is_some_and(|worker| worker.order.asked_again)
+                && hold.is_some_and(|hold| !hold.compared),
         }
+    }
+
+    fn sources_known(&self) -> Option<u64> {
+        self.status.plan.as_ref().and_then(|plan| u64::try_from(plan.totals.sources).ok())
     }
 
     fn is_asked_again(&self, request: &MigrationRequest) -> bool {
@@ -215,8 +220,11 @@ impl Case<'_> {
         let worker = Worker::start(
             self.context.client.clone(),
             Arc::clone(&self.context.settings),
-            request.clone(),
-            self.is_asked_again(request),
+            Order {
+                request: request.clone(),
+                asked_again: self.is_asked_again(request),
+                sources_known: self.sources_known(),
+            },
             &self.context.shutdown,
             &self.context.tasks,
             move || {
@@ -246,15 +254,15 @@ impl Case<'_> {
             (Decision::Follow, Report::Working(step, _, Some(progress))) => {
                 self.follow(request, worker, *step, progress).await
             }
-            (_, Report::Held(_)) if is_outdated(&worker.request, request) => {
+            (_, Report::Held(_)) if is_outdated(&worker.order.request, request) => {
                 worker.command(Command::End);
                 self.context.desk.rest(&request.uid, Duration::ZERO);
                 Ok(Action::requeue(Duration::from_millis(500)))
             }
             (Decision::Run(step), Report::Held(hold)) => self.run(request, worker, hold, step).await,
             (Decision::Record(_), Report::Finished(_, _, outcome)) => self.record(request, worker, outcome).await,
-            (Decision::Report(step), Report::Stopped(_, _, stop)) => {
-                let mut verdict = words::stopped(stop);
+            (Decision::Report(step), Report::Stopped(_, _, why)) => {
+                let mut verdict = words::stopped(why);
                 if request.suspended {
                     verdict = words::suspended();
                 }
@@ -327,12 +335,13 @@ impl Case<'_> {
         let mut next = self.status.clone();
         // Reading again what a run under way needs to know is no step back.
         let phase = match (step, self.status.phase) {
-            (Step::Plan, phase @ (Phase::Applying | Phase::Applied | Phase::Verifying)) => phase,
-            (Step::Verify, phase @ (Phase::Verified | Phase::CleanedUp)) => phase,
+            (Step::Plan, phase @ (Phase::Applying | Phase::Applied | Phase::Verifying))
+            | (Step::Verify, phase @ (Phase::Verified | Phase::CleanedUp)) => phase,
             (step, _) => step.phase_during(),
         };
         next.enter(phase, verdict.message.clone(), now());
-        next.progress = Some(Progress::begin(step, hold.plan.as_ref().map(|plan| plan.seen.total_sources())).into());
+        let total = hold.plan.as_ref().map(|plan| plan.seen.total_sources()).or(self.sources_known());
+        next.progress = Some(Progress::begin(step, total.filter(|_| step != Step::Plan)).into());
         self.consume_approval(request, hold, step, &mut next);
         self.write_as_holder(request, worker, next, &verdict).await?;
         worker.command(Command::Run(step));
@@ -548,7 +557,7 @@ impl Case<'_> {
             if !worker.holds_lock() {
                 return Ok(());
             }
-            if worker.request.requested_at == request.requested_at {
+            if worker.order.request.requested_at == request.requested_at {
                 next.last_handled_request.clone_from(&request.requested_at);
             }
         }

@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::RedisMigration;
@@ -128,16 +129,25 @@ pub enum Command {
     End,
 }
 
+/// What a worker is started for.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The request to follow.
+    pub request: MigrationRequest,
+    /// Whether it asks to do again what is done.
+    pub asked_again: bool,
+    /// Source entries that an earlier plan counted, for the progress where no plan is made.
+    pub sources_known: Option<u64>,
+}
+
 /// A handle on a running worker.
 pub struct Worker {
-    /// The request it works for.
-    pub request: MigrationRequest,
+    /// What it was started for.
+    pub order: Order,
     /// What it reported last.
     pub report: watch::Receiver<Report>,
     /// Whether it holds the lock, by its own clock.
     pub lease: watch::Receiver<Option<LeaseClock>>,
-    /// Whether it was asked to do again what is done.
-    pub asked_again: bool,
     commands: mpsc::Sender<Command>,
     stop: CancellationToken,
     interrupt: CancellationToken,
@@ -148,10 +158,9 @@ impl Worker {
     pub fn start(
         client: Client,
         settings: Arc<Settings>,
-        request: MigrationRequest,
-        asked_again: bool,
+        order: Order,
         shutdown: &CancellationToken,
-        tasks: &tokio_util::task::TaskTracker,
+        tasks: &TaskTracker,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (report_sender, report) = watch::channel(Report::Opening);
@@ -162,7 +171,8 @@ impl Worker {
         let task = Task {
             client,
             settings,
-            request: request.clone(),
+            request: order.request.clone(),
+            sources_known: order.sources_known,
             report: report_sender,
             lease: lease_sender,
             stop: stop.clone(),
@@ -170,7 +180,7 @@ impl Worker {
             wake: Box::new(wake),
         };
         tasks.spawn(task.run(inbox));
-        Self { request, report, lease, asked_again, commands, stop, interrupt }
+        Self { order, report, lease, commands, stop, interrupt }
     }
 
     /// Tells it what to do next; a worker that ended hears nothing, and its report says so.
@@ -199,6 +209,7 @@ struct Task {
     client: Client,
     settings: Arc<Settings>,
     request: MigrationRequest,
+    sources_known: Option<u64>,
     report: watch::Sender<Report>,
     lease: watch::Sender<Option<LeaseClock>>,
     stop: CancellationToken,
@@ -310,7 +321,8 @@ impl Task {
         let (sender, progress) = watch::channel(None);
         let control = Control::new(self.interrupt.clone(), self.request.limits, sender);
         self.say(Report::Working(step, hold.clone(), None));
-        let work = Work { writer, assignment, control: &control, token: lease.token() };
+        let sources_known = hold.plan.as_ref().map(|plan| plan.seen.total_sources()).or(self.sources_known);
+        let work = Work { writer, assignment, control: &control, token: lease.token(), sources_known };
         let before = hold.clone();
         let ended = {
             let done = work.step(step, hold, lease);
@@ -328,10 +340,10 @@ impl Task {
                 }
             }
         };
-        match ended {
-            Ok(outcome) => self.say(Report::Finished(step, hold.clone(), outcome)),
-            Err(stop) => self.say(Report::Stopped(step, hold.clone(), stop)),
-        }
+        self.say(match ended {
+            Ok(outcome) => Report::Finished(step, hold.clone(), outcome),
+            Err(reason) => Report::Stopped(step, hold.clone(), reason),
+        });
     }
 
     async fn write_mark(
@@ -394,6 +406,7 @@ struct Work<'a> {
     assignment: &'a Assignment,
     control: &'a Control,
     token: &'a str,
+    sources_known: Option<u64>,
 }
 
 impl Work<'_> {
@@ -426,7 +439,7 @@ impl Work<'_> {
 
     async fn verify(&self, hold: &mut Hold) -> Result<Outcome, Stop> {
         if matches!(hold.survey.mark, Mark::Stamped(_)) {
-            let report = verify::compare(self.writer, self.assignment, self.control, None).await?;
+            let report = verify::compare(self.writer, self.assignment, self.control, self.sources_known).await?;
             hold.compared = true;
             return Ok(Outcome::Compared(report));
         }
@@ -440,8 +453,7 @@ impl Work<'_> {
     }
 
     async fn cleanup(&self, hold: &mut Hold) -> Result<Outcome, Stop> {
-        let total = hold.plan.as_ref().map(|plan| plan.seen.total_sources());
-        let report = cleanup::cleanup(self.writer, self.assignment, self.control, total, now()).await?;
+        let report = cleanup::cleanup(self.writer, self.assignment, self.control, self.sources_known, now()).await?;
         hold.survey = survey::survey(self.writer, self.assignment).await?;
         Ok(Outcome::CleanedUp(report))
     }

@@ -107,8 +107,13 @@ struct Redis {
 impl Redis {
     fn endpoint(self) -> Endpoint {
         let (host, port) = self.redis;
-        Endpoint { host, port, cluster: self.cluster, access: Access::default() }
+        Endpoint { host, port, cluster: self.cluster, access: Access { password: password(), ..Access::default() } }
     }
+}
+
+/// The password of the servers; from the environment, since arguments show in process lists.
+fn password() -> Option<String> {
+    std::env::var("REDIS_PASSWORD").ok().filter(|password| !password.is_empty())
 }
 
 fn host_and_port(text: &str) -> Result<(String, u16), String> {
@@ -157,7 +162,7 @@ fn redis_env(endpoint: &Endpoint) -> Env {
 
 async fn start_cluster(dir: &Path) -> (Cluster, Env) {
     let start = Instant::now();
-    let options = Options { parent: Some(dir.to_owned()), ..Options::default() };
+    let options = Options { parent: Some(dir.to_owned()), password: password(), ..Options::default() };
     let cluster = Cluster::start(3, 1, options).await;
     let addresses: Vec<String> = (0..cluster.len()).map(|node| cluster.addr(node)).collect();
     say(start, &format!("Redis Cluster of 3 primaries and 3 replicas: {}", addresses.join(" ")));
@@ -167,7 +172,8 @@ async fn start_cluster(dir: &Path) -> (Cluster, Env) {
 
 async fn start_standalone(dir: &Path) -> (Standalone, Env) {
     let start = Instant::now();
-    let redis = Standalone::start(Options { parent: Some(dir.to_owned()), ..Options::default() }).await;
+    let redis =
+        Standalone::start(Options { parent: Some(dir.to_owned()), password: password(), ..Options::default() }).await;
     say(start, &format!("Redis server: {}", redis.addr()));
     let env = redis_env(&redis.endpoint());
     (redis, env)

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs what the tests and the demo need and this machine lacks: Debian packages by apt-get, the Rust
+# components of the toolchain. Says what it installs; installs nothing that is there already.
+set -euo pipefail
+
+# Program and the Debian package that brings it.
+programs=(redis-server:redis-server redis-cli:redis-tools etcd:etcd-server openssl:openssl setpriv:util-linux curl:curl cc:gcc)
+
+say() { printf 'install: %s\n' "$*" >&2; }
+
+die() {
+  say "error: $*"
+  exit 1
+}
+
+missing_packages() {
+  local entry
+  for entry in "${programs[@]}"; do
+    command -v "${entry%%:*}" >/dev/null || printf '%s\n' "${entry#*:}"
+  done
+}
+
+install_packages() {
+  local packages
+  mapfile -t packages < <(missing_packages)
+  [ ${#packages[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "needed: ${packages[*]}; this script can install them on Debian only"
+  say "Debian packages: ${packages[*]}"
+  [ "$(id -u)" = 0 ] || die "needs root: sudo apt-get install ${packages[*]}"
+  # Packages that start a service of their own must not: the tests start what they need.
+  printf '#!/bin/sh\nexit 101\n' >/tmp/policy-rc.d.$$
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    install -m 755 /tmp/policy-rc.d.$$ /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  rm -f /tmp/policy-rc.d.$$
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+command -v cargo >/dev/null || die 'Rust is needed: see https://rustup.rs'
+command -v go >/dev/null || die 'Go is needed, to build kube-apiserver: see https://go.dev/doc/install'
+install_packages
