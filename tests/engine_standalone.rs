@@ -376,11 +376,12 @@ fn cases() -> Vec<Case> {
         let make = make.iter().map(|line| (*line).to_owned()).collect();
         Case { name, make, change }
     };
-    let big: String = (0..2500).map(|n| format!(" f{n} v{n}")).collect();
+    let big: Vec<String> = (0..2500).map(|n| format!("f{n} v{n}")).collect();
+    let big = format!("HSET k {}", big.join(" "));
     vec![
         case("a string", &["SET k v"], "APPEND k w"),
         case("a hash", &["HSET k a 1 b 2"], "HSET k b 3"),
-        case("a hash too big for a script", &[&format!("HSET k{big}")], "HSET k f2000 other"),
+        case("a hash too big for a script", &[&big], "HSET k f2000 other"),
         case("a list", &["RPUSH k a b a"], "LSET k 1 c"),
         case("a set", &["SADD k a b"], "SADD k c"),
         case("a sorted set", &["ZADD k 1 a 2 b"], "ZADD k 1.5 a"),
