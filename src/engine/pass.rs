@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::control::{Advance, Control, Meter};
@@ -46,35 +47,43 @@ where
 {
     let mut covered = SlotSet::empty();
     let mut total = T::default();
-    let mut waiting_since = Instant::now();
+    let mut waited = Duration::ZERO;
     while covered != SlotSet::full() {
         control.check()?;
+        let began = Instant::now();
         let looks = passing_as_none(keyspace.looks(&covered).await)?.unwrap_or_default();
+        // Looks that do not count are work, not waiting, however long they take.
+        waited += began.elapsed();
+        let cease = control.stop_signal().child_token();
         let tallies =
-            join_all(looks.iter().map(|look| look_once(keyspace, assignment, control, meter, look, &work))).await;
+            join_all(looks.iter().map(|look| look_once(keyspace, assignment, control, meter, &cease, look, &work)))
+                .await;
         for (look, tally) in looks.iter().zip(tallies) {
             if let Some(tally) = tally? {
                 total.merge(tally);
                 covered = covered.union(&look.wanted);
-                waiting_since = Instant::now();
+                waited = Duration::ZERO;
             }
         }
         if covered != SlotSet::full() {
-            if waiting_since.elapsed() > control.coverage_patience {
+            if waited > control.coverage_patience {
                 return Err(incomplete(keyspace.topology().await.as_ref(), &covered));
             }
             control.pause(PAUSE).await?;
+            waited += PAUSE;
         }
     }
     Ok(total)
 }
 
-/// One look, worked through; `None` if it does not count.
+/// One look, worked through; `None` if it does not count. What time alone can't cure ends the other looks
+/// too, by `all`.
 async fn look_once<T, W, F>(
     keyspace: &Keyspace,
     assignment: &Assignment,
     control: &Control,
     meter: &Meter<'_>,
+    all: &CancellationToken,
     look: &Look,
     work: &W,
 ) -> Result<Option<T>, Stop>
@@ -85,7 +94,7 @@ where
 {
     let prefixes = assignment.prefixes();
     let size = control.batch_size();
-    let cease = control.stop_signal().child_token();
+    let cease = all.child_token();
     let batches = keyspace
         .scan(look, &prefixes)
         .map_err(Stop::from)
@@ -105,7 +114,7 @@ where
     let mut results = pin!(results);
     let mut found = T::default();
     let mut counted = Advance::default();
-    let mut ended = Ok(true);
+    let mut ended = Ok(());
     while let Some(result) = results.next().await {
         match result {
             Ok(tally) => {
@@ -115,26 +124,29 @@ where
             // No new batch is begun, and those under way are finished.
             Err(stop) => {
                 cease.cancel();
+                if !is_passing(&stop) {
+                    all.cancel();
+                }
                 ended = ended.and(Err(stop));
             }
         }
     }
     let ended = match ended {
-        Ok(_) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
-        stopped => stopped,
+        Ok(()) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
+        Err(stop) => Err(stop),
     };
     match ended {
-        Ok(true) => Ok(Some(found)),
-        Ok(false) => {
+        Ok(true) if !all.is_cancelled() => Ok(Some(found)),
+        Err(stop) if !is_passing(&stop) => Err(stop),
+        Ok(_) | Err(_) => {
             meter.retract(counted);
             Ok(None)
         }
-        Err(Stop::Fault(fault)) if fault.class.is_passing() => {
-            meter.retract(counted);
-            Ok(None)
-        }
-        Err(stop) => Err(stop),
     }
+}
+
+fn is_passing(stop: &Stop) -> bool {
+    matches!(stop, Stop::Fault(fault) if fault.class.is_passing())
 }
 
 fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {

@@ -10,7 +10,7 @@ use crate::engine::pass::{self, Tally};
 use crate::engine::settle::{Settler, on_difference};
 use crate::engine::stop::Stop;
 use crate::keyspace::compare::Comparison;
-use crate::keyspace::{Keyspace, Writer};
+use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::state_keys::STAGING_PREFIX;
 use crate::model::key::RedisKey;
 use crate::model::phase::Step;
@@ -39,11 +39,13 @@ impl Proof {
     }
 }
 
-/// Compares everything by value until a pass finds nothing to mend, then waits for replicas.
+/// Compares everything by value until a pass finds nothing to mend, then waits for replicas. A primary
+/// that was replaced in between may have lost what was compared, so that pass does not count.
 ///
 /// # Errors
 /// [`Stop::SourceChanging`] when passes keep finding differences, [`Stop::Conflicts`],
-/// [`Stop::ReplicasMissing`], or what kept a pass from being complete.
+/// [`Stop::ReplicasMissing`], [`FaultClass::ClusterDown`] when primaries keep being replaced, or what
+/// kept a pass from being complete.
 pub async fn prove(
     writer: &Writer,
     assignment: &Assignment,
@@ -55,6 +57,7 @@ pub async fn prove(
     let settler = Settler { writer, assignment, control, on_difference };
     let mut changed = 0;
     for _ in 0..ROUNDS {
+        let before = writer.relearn().await?;
         let meter = control.meter(Step::Verify, Some(plan.seen.total_sources()));
         let report: ApplyReport =
             pass::complete(writer, assignment, control, &meter, |keys| settler.compare_first(keys)).await?;
@@ -62,17 +65,23 @@ pub async fn prove(
         changed = report.written();
         if changed == 0 {
             wait_for_replicas(writer, assignment).await?;
-            let plan_hash = plan.hash.to_string();
-            return Ok(Proof { report: proven(report), token: run.token.clone(), plan_hash });
+            if before.lost_nothing_until(&*writer.topology().await) {
+                let plan_hash = plan.hash.to_string();
+                return Ok(Proof { report: proven(report), token: run.token.clone(), plan_hash });
+            }
         }
     }
-    Err(Stop::SourceChanging { changed })
+    Err(match changed {
+        0 => Fault::new(FaultClass::ClusterDown).into(),
+        changed => Stop::SourceChanging { changed },
+    })
 }
 
 /// Writes the mark on the strength of a proof, then waits for replicas to hold it.
 ///
 /// # Errors
-/// [`Stop::RunLost`] if another run began meanwhile; whatever kept Redis from answering.
+/// [`Stop::RunLost`] if another run began meanwhile, or the mark was lost with a primary; whatever kept
+/// Redis from answering.
 pub async fn mark(
     writer: &Writer,
     assignment: &Assignment,
@@ -81,17 +90,22 @@ pub async fn mark(
 ) -> Result<VerifyReport, Stop> {
     let mut fields = vec![("status", "applied".to_owned()), ("applied_at", now.to_string())];
     fields.extend(journal::stamp(&proof.plan_hash, now));
-    if !writer.write_mark(&assignment.mark_key(), &assignment.run_key(), &proof.token, &fields).await? {
-        // An answer that got lost may have been our own success.
-        let written = writer.hash(&assignment.mark_key()).await?;
-        let ours =
-            |(name, value): &(&str, String)| written.get(name.as_bytes()).is_some_and(|it| it == value.as_bytes());
-        if !fields.iter().all(ours) {
-            return Err(Stop::RunLost);
-        }
+    let mark = assignment.mark_key();
+    // A refusal may follow an answer that got lost: our own success.
+    writer.write_mark(&mark, &assignment.run_key(), &proof.token, &fields).await?;
+    if !stands(writer, &mark, &fields).await? {
+        return Err(Stop::RunLost);
     }
     wait_for_replicas(writer, assignment).await?;
-    Ok(proof.report)
+    // Had the mark's primary been replaced before it was acknowledged, the mark would be gone.
+    if stands(writer, &mark, &fields).await? { Ok(proof.report) } else { Err(Stop::RunLost) }
+}
+
+async fn stands(writer: &Writer, mark: &RedisKey, fields: &[(&str, String)]) -> Result<bool, Stop> {
+    let written = writer.hash(mark).await?;
+    let is_ours =
+        |(name, value): &(&str, String)| written.get(name.as_bytes()).is_some_and(|it| it == value.as_bytes());
+    Ok(fields.iter().all(is_ours))
 }
 
 /// Compares everything by value and counts; writes nothing.

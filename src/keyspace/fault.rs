@@ -172,12 +172,23 @@ impl Fault {
     }
 
     pub(super) fn classify(error: &RedisError, node: &NodeAddress) -> Self {
-        if let (ErrorKind::Server(ServerErrorKind::Ask), Some((host, port))) = (error.kind(), error.redirect_node()) {
-            let host = if host.is_empty() { &node.host } else { host };
-            return Self::of(FaultClass::Ask, &NodeAddress { host: host.to_owned(), port });
+        if let (ErrorKind::Server(ServerErrorKind::Ask), Some((address, _slot))) = (error.kind(), error.redirect_node())
+            && let Some(other) = redirected(address, node)
+        {
+            return Self::of(FaultClass::Ask, &other);
         }
         Self::of(class_of(error), node)
     }
+}
+
+/// The node that a redirection names: `host:port`, where an empty host means the host of who answered.
+fn redirected(address: &str, answered: &NodeAddress) -> Option<NodeAddress> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match host.trim_matches(['[', ']']) {
+        "" | "?" => &answered.host,
+        named => named,
+    };
+    Some(NodeAddress { host: host.to_owned(), port: port.parse().ok()? })
 }
 
 fn class_of(error: &RedisError) -> FaultClass {
@@ -269,6 +280,16 @@ mod tests {
         ] {
             assert_eq!(class_of_code(code, detail), class, "{code} {detail}");
         }
+    }
+
+    #[test]
+    fn a_redirection_names_host_and_port() {
+        let answered = NodeAddress { host: "h".into(), port: 1 };
+        let node = |host: &str, port| Some(NodeAddress { host: host.into(), port });
+        assert_eq!(redirected("10.0.0.1:6379", &answered), node("10.0.0.1", 6379));
+        assert_eq!(redirected("::1:6379", &answered), node("::1", 6379));
+        assert_eq!(redirected(":6379", &answered), node("h", 6379));
+        assert_eq!(redirected("nowhere", &answered), None);
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl Writer {
     /// call. Gives the primaries that fell short.
     ///
     /// # Errors
-    /// The fault that kept a primary from answering.
+    /// The fault that kept a primary from answering; [`FaultClass::ClusterDown`] if a slot has no primary
+    /// that could be asked.
     pub async fn wait_for_replicas(
         &self,
         min: MinReplicas,
@@ -40,6 +41,9 @@ impl Writer {
         barrier_prefix: &str,
     ) -> Result<Vec<Unacknowledged>, Fault> {
         let topology = self.relearn().await?;
+        if !topology.unowned().is_empty() {
+            return Err(Fault::new(FaultClass::ClusterDown));
+        }
         let mut short = Vec::new();
         for primary in &topology.primaries {
             let required = min.required(primary.replicas);

@@ -31,7 +31,7 @@ pub struct Keyspace {
     name: String,
     lease: Option<LeaseClock>,
     topology: RwLock<Arc<Topology>>,
-    connections: Mutex<HashMap<NodeAddress, Slot>>,
+    connections: Mutex<HashMap<NodeAddress, Arc<Mutex<Slot>>>>,
     disturbances: AtomicU64,
 }
 
@@ -213,9 +213,14 @@ impl Keyspace {
         }
     }
 
+    /// Each node has a place of its own, so that opening a connection to one that hangs holds up no other.
+    async fn slot(&self, node: &NodeAddress) -> Arc<Mutex<Slot>> {
+        Arc::clone(self.connections.lock().await.entry(node.clone()).or_default())
+    }
+
     async fn connection(&self, node: &NodeAddress) -> Result<Connection, Fault> {
-        let mut connections = self.connections.lock().await;
-        let slot = connections.entry(node.clone()).or_default();
+        let slot = self.slot(node).await;
+        let mut slot = slot.lock().await;
         if let Some(live) = &slot.live {
             return Ok(live.clone());
         }
@@ -233,10 +238,9 @@ impl Keyspace {
 
     async fn drop_connection(&self, node: &NodeAddress, id: i64) {
         self.disturbances.fetch_add(1, Ordering::SeqCst);
-        let mut connections = self.connections.lock().await;
-        if let Some(slot) = connections.get_mut(node)
-            && slot.live.as_ref().is_some_and(|live| live.id == id)
-        {
+        let slot = self.slot(node).await;
+        let mut slot = slot.lock().await;
+        if slot.live.as_ref().is_some_and(|live| live.id == id) {
             slot.live = None;
             slot.dropped_id = Some(id);
         }

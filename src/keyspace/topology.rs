@@ -87,6 +87,17 @@ impl Topology {
         (0..SLOTS).filter(|&slot| self.owner(slot).is_none()).collect()
     }
 
+    /// Whether nothing that was read or written under this topology can have been lost since: every slot
+    /// is owned, and by the same runs of the same primaries.
+    #[must_use]
+    pub fn lost_nothing_until(&self, later: &Self) -> bool {
+        let runs = |topology: &Self| -> Vec<(String, String, u64)> {
+            let run = |it: &Primary| (it.node_id.clone(), it.run_id.clone(), it.config_epoch);
+            topology.primaries.iter().map(run).collect()
+        };
+        self.unowned().is_empty() && later.unowned().is_empty() && runs(self) == runs(later)
+    }
+
     /// Slots that any primary is giving away or taking over.
     #[must_use]
     pub fn open(&self) -> SlotSet {
@@ -206,6 +217,15 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         assert_eq!(topology.owner(10).map(|owner| owner.address.port), Some(2));
         assert_eq!(topology.owned_by(&topology.primaries[0]).len(), 10);
         assert_eq!(topology.unowned().len(), u32::from(SLOTS) - 21);
+    }
+
+    #[test]
+    fn a_new_run_may_have_lost_something() {
+        let whole = |run: &str| Topology::new(vec![Primary { run_id: run.into(), ..primary(1, 1, SlotSet::full()) }]);
+        assert!(whole("a").lost_nothing_until(&whole("a")));
+        assert!(!whole("a").lost_nothing_until(&whole("b")));
+        let part = Topology::new(vec![primary(1, 1, (0..=10).collect())]);
+        assert!(!part.lost_nothing_until(&part));
     }
 
     #[test]

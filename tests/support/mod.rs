@@ -3,7 +3,7 @@
 //!
 //! Everything listens on free ports of the loopback address, is waited for by polling, and is gone
 //! when its guard is dropped or the test process dies. Nothing here uses the product's own code, so
-//! that a test compares two independent opinions.
+//! that a test compares two independent opinions; only `engine`, which drives the product, does.
 
 // Each test binary compiles the whole harness and uses a part of it.
 #![allow(dead_code)]
@@ -12,6 +12,8 @@
 
 pub mod certificates;
 pub mod control_plane;
+pub mod engine;
+pub mod events;
 pub mod expectation;
 pub mod fixture;
 pub mod generator;
