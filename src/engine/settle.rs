@@ -15,6 +15,7 @@ use crate::keyspace::conditional::Outcome;
 use crate::keyspace::copy::Copied;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
+use crate::model::mapping::UnmigratedReason;
 use crate::model::policy::ConflictPolicy;
 use crate::model::report::ApplyReport;
 
@@ -147,10 +148,23 @@ impl Settler<'_> {
         })
     }
 
-    /// A target that is itself a source, or that no rule maps, is never overwritten.
+    /// A target that is itself a source, or another tenant's legacy entry, is never overwritten. One that
+    /// only holds the wrong content is what a conflict is.
     async fn is_plain_target(&self, target: &RedisKey) -> Result<bool, Stop> {
         let classified = classify(self.writer, self.assignment, vec![target.clone()]).await?;
-        Ok(classified.sources.is_empty() && classified.unmigrated.is_empty())
+        let is_anothers = classified.unmigrated.iter().any(|(_, reason)| may_be_anothers(*reason));
+        Ok(classified.sources.is_empty() && !is_anothers)
+    }
+}
+
+fn may_be_anothers(reason: UnmigratedReason) -> bool {
+    match reason {
+        UnmigratedReason::WrongType | UnmigratedReason::WrongContent | UnmigratedReason::Ambiguous => false,
+        UnmigratedReason::BracedTenant
+        | UnmigratedReason::AmbiguousTarget
+        | UnmigratedReason::DocumentedNameOnly
+        | UnmigratedReason::NoSingleTenant
+        | UnmigratedReason::OtherLayout => true,
     }
 }
 

@@ -52,7 +52,7 @@ fn config(endpoint: &RedisEndpoint, node: &NodeAddress) -> AsyncConnectionConfig
 }
 
 fn client(endpoint: &RedisEndpoint, node: &NodeAddress) -> Result<Client, redis::RedisError> {
-    let mut login = RedisConnectionInfo::default().set_db(i64::from(endpoint.database));
+    let mut login = RedisConnectionInfo::default().set_db(i64::from(endpoint.database)).set_skip_set_lib_name();
     if let Some(username) = &endpoint.username {
         login = login.set_username(username);
     }
