@@ -54,9 +54,9 @@ async fn walk_as_documented_user(redis: &Endpoint) {
         .collect();
     assert!(limiting.is_empty(), "{limiting:?}");
     assert_eq!(walk.apply.replaced, 1, "the conflict was replaced by a script");
-    expected.assert_migrated(&bench).await;
-    held.cleanup(&Control::unattended()).await.expect("a cleanup");
     held.release().await;
+    expected.assert_migrated(&bench).await;
+    bench.cleanup(&Control::unattended()).await.expect("a cleanup");
     expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
 }
 
