@@ -69,6 +69,8 @@ pub struct Facts {
     pub is_news: bool,
     /// The work is to stop.
     pub suspended: bool,
+    /// Status says that somebody has to act first, and nobody has.
+    pub waits_for_news: bool,
     /// A plan was made in this hold of the lock.
     pub planned_in_hold: bool,
     /// The plan at hand is approved, or needs no approval.
@@ -164,17 +166,11 @@ fn unseen(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
     if facts.is_news {
         return Decision::Begin;
     }
-    if facts.suspended || is_reached(phase, target) {
+    if facts.suspended || facts.waits_for_news || is_reached(phase, target) {
         return Decision::Rest;
     }
     match (phase, target) {
-        // Approval changes the spec, which is news.
-        (Phase::Planned, TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp)
-            if !facts.plan_approved =>
-        {
-            Decision::Rest
-        }
-        (Phase::Verified, TargetPhase::CleanedUp) if !facts.soaked || !facts.cleanup_approved => Decision::Rest,
+        (Phase::Verified, TargetPhase::CleanedUp) if !facts.soaked => Decision::Rest,
         (
             Phase::Pending
             | Phase::Planning

@@ -9,6 +9,7 @@ use super::*;
 const CALM: Facts = Facts {
     is_news: false,
     suspended: false,
+    waits_for_news: false,
     planned_in_hold: true,
     plan_approved: true,
     plan_approved_by_hash: false,
@@ -29,7 +30,7 @@ fn sights() -> Vec<Sight> {
 
 /// Every combination of the facts.
 fn all_facts() -> impl Iterator<Item = Facts> {
-    (0..1_u32 << 9).map(|bits| {
+    (0..1_u32 << 10).map(|bits| {
         let bit = |at: u32| bits & (1 << at) != 0;
         Facts {
             is_news: bit(0),
@@ -41,6 +42,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
             cleanup_approved: bit(6),
             soaked: bit(7),
             verify_again: bit(8),
+            waits_for_news: bit(9),
         }
     })
 }
@@ -129,7 +131,9 @@ fn another_tools_mark(#[case] facts: Facts, #[case] expected: Decision) {
 #[case::begins(Phase::Pending, CALM, Decision::Begin)]
 #[case::reached(Phase::Verified, CALM, Decision::Rest)]
 #[case::news(Phase::Verified, Facts { is_news: true, ..CALM }, Decision::Begin)]
-#[case::waits_for_approval(Phase::Planned, Facts { plan_approved: false, ..CALM }, Decision::Rest)]
+#[case::waits_for_somebody(Phase::Planned, Facts { waits_for_news: true, ..CALM }, Decision::Rest)]
+#[case::somebody_acted(Phase::Planned, Facts { waits_for_news: true, is_news: true, ..CALM }, Decision::Begin)]
+#[case::killed_between_steps(Phase::Planned, Facts { plan_approved: false, ..CALM }, Decision::Begin)]
 #[case::suspended(Phase::Applying, Facts { suspended: true, ..CALM }, Decision::Rest)]
 fn nobody_works_on_it(#[case] phase: Phase, #[case] facts: Facts, #[case] expected: Decision) {
     assert_eq!(decide(phase, TargetPhase::Verified, Sight::Unseen, &facts), expected);

@@ -103,10 +103,18 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     let sweep = tokio::spawn(sweep(Arc::clone(&context), stores, Arc::clone(&health.ready)));
     let probes = tokio::spawn(health::serve(listener, health, shutdown.clone()));
     tracing::info!(%address, holder = %context.settings.holder, "operator started");
-    join_all(controllers).await;
-    context.tasks.close();
-    if tokio::time::timeout(FAREWELL, context.tasks.wait()).await.is_err() {
-        tracing::warn!("some work did not end in time; its locks end by themselves");
+    let farewell = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let work = async {
+        join_all(controllers).await;
+        context.tasks.close();
+        context.tasks.wait().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = farewell => tracing::warn!("some work did not end in time; its locks end by themselves"),
     }
     sweep.abort();
     probes.abort();

@@ -33,12 +33,28 @@ use crate::operator::worker::{Barrier, Command, Hold, Order, Outcome, Report, Wo
 /// At most one write of progress in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long the API server may take for one reconcile.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Why a reconcile ended early; it is tried again soon.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// The API server did not answer, or refused.
     #[error("the API server: {0}")]
     Api(#[from] kube::Error),
+    /// The API server took too long.
+    #[error("the API server did not answer in time")]
+    Timeout,
+    /// The lock was lost before status could be written.
+    #[error("the lock was lost; status stays as it is")]
+    LeaseLost,
+}
+
+impl ReconcileError {
+    /// Somebody else wrote in between: read and decide again at once.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+    }
 }
 
 /// Reconciles one resource.
@@ -47,14 +63,17 @@ pub enum ReconcileError {
 /// When the API server does not answer.
 pub async fn reconcile(object: Arc<RedisMigration>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    let result = Box::pin(look(&object, &context)).await;
+    let result = tokio::time::timeout(PATIENCE, Box::pin(look(&object, &context))).await;
     context.metrics.reconciled(began.elapsed());
-    result
+    result.unwrap_or(Err(ReconcileError::Timeout))
 }
 
 /// After an error: soon again.
 #[must_use]
 pub fn on_error(_object: Arc<RedisMigration>, error: &ReconcileError, _context: Arc<Context>) -> Action {
+    if error.is_conflict() {
+        return Action::requeue(Duration::from_millis(100));
+    }
     tracing::warn!(%error, "reconcile failed; trying again");
     Action::requeue(Duration::from_secs(2))
 }
@@ -154,6 +173,7 @@ impl Case<'_> {
         Facts {
             is_news,
             suspended: request.suspended,
+            waits_for_news: Reason::ALL.into_iter().any(|reason| words::needs_somebody(reason) && self.says(reason)),
             planned_in_hold: plan.is_some(),
             plan_approved: plan
                 .is_some_and(|plan| request.approval.allows_plan(&plan.hash) || plan_is_consumed(&plan.hash)),
@@ -165,6 +185,11 @@ impl Case<'_> {
             verify_again: worker.is_some_and(|worker| worker.order.asked_again)
                 && hold.is_some_and(|hold| !hold.compared),
         }
+    }
+
+    /// Whether status gives this reason already.
+    fn says(&self, reason: Reason) -> bool {
+        ready_reason(&self.status) == Some(reason.to_string().as_str())
     }
 
     fn sources_known(&self) -> Option<u64> {
@@ -447,13 +472,12 @@ impl Case<'_> {
             progress.eta = None;
             progress.keys_per_second = 0;
         }
-        let before = ready_reason(&self.status);
         let written = self.write(request, Some(worker), next, verdict).await;
         if written.is_err() && worker.holds_lock() {
             // Somebody wrote in between: read and decide again, still holding the lock.
             written?;
         }
-        if before.as_deref() != Some(verdict.reason.to_string().as_str()) {
+        if !self.says(verdict.reason) {
             self.context.metrics.failed(verdict.reason);
             self.context.events.transition(&self.resource, verdict).await;
         }
@@ -461,11 +485,11 @@ impl Case<'_> {
         self.context.metrics.holds_lock(&self.labels(), false);
         let pause = words::retry_after(verdict.reason);
         self.context.desk.rest(&request.uid, pause);
-        Ok(match verdict.reason.standing() {
-            Readiness::Ready => Action::await_change(),
-            Readiness::Reconciling | Readiness::Stalled | Readiness::Waiting => {
-                Action::requeue(self.until_due(request, verdict.reason, pause))
-            }
+        let is_over = verdict.reason.standing() == Readiness::Ready || words::needs_somebody(verdict.reason);
+        Ok(if is_over {
+            Action::await_change()
+        } else {
+            Action::requeue(self.until_due(request, verdict.reason, pause))
         })
     }
 
@@ -499,7 +523,7 @@ impl Case<'_> {
             }
             Barrier::Secret(_) | Barrier::Stop(_) => next.lock = None,
         }
-        let says_so = ready_reason(&self.status).as_deref() == Some(verdict.reason.to_string().as_str())
+        let says_so = self.says(verdict.reason)
             && self.status.observed_generation == Some(request.generation)
             && self.status.lock == next.lock;
         if !says_so {
@@ -555,7 +579,7 @@ impl Case<'_> {
         next.conditions = verdict.apply_to(&self.status.conditions, request.generation, now());
         if let Some(worker) = holder {
             if !worker.holds_lock() {
-                return Ok(());
+                return Err(ReconcileError::LeaseLost);
             }
             if worker.order.request.requested_at == request.requested_at {
                 next.last_handled_request.clone_from(&request.requested_at);
@@ -599,8 +623,8 @@ fn is_outdated(told: &MigrationRequest, asked: &MigrationRequest) -> bool {
         || told.requested_at != asked.requested_at
 }
 
-fn ready_reason(status: &RedisMigrationStatus) -> Option<String> {
-    status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone())
+fn ready_reason(status: &RedisMigrationStatus) -> Option<&str> {
+    status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.as_str())
 }
 
 /// The progress of a step that is done: everything was dealt with.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::api::conditions::{Reason, Verdict};
 use crate::api::request::MigrationRequest;
+use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
 use crate::keyspace::FaultClass;
 use crate::model::phase::{Phase, Step, TargetPhase};
@@ -240,7 +241,44 @@ pub fn duplicate(hold: &Hold) -> Verdict {
 /// Why a step ended without being done.
 #[must_use]
 pub fn stopped(stop: &Stop) -> Verdict {
-    Verdict::new(reason_of(stop), stop.to_string())
+    let reason = reason_of(stop);
+    if !needs_somebody(reason) {
+        return Verdict::new(reason, stop.to_string());
+    }
+    Verdict::new(reason, format!("{stop}. Then change the spec, or the annotation {REQUESTED_AT_ANNOTATION}"))
+}
+
+/// Whether nothing is tried again before the spec or the request changes.
+#[must_use]
+pub fn needs_somebody(reason: Reason) -> bool {
+    match reason {
+        Reason::Conflicts
+        | Reason::PreflightFailed
+        | Reason::AwaitingApproval
+        | Reason::MarkUnproven
+        | Reason::Suspended
+        | Reason::InvalidSpec
+        | Reason::UnknownMigration
+        | Reason::PlanVersionUnknown => true,
+        Reason::Progressing
+        | Reason::LockHeld
+        | Reason::SecretMissing
+        | Reason::RedisUnavailable
+        | Reason::PredecessorPending
+        | Reason::SourceChanging
+        | Reason::Soaking
+        | Reason::OutOfMemory
+        | Reason::ReplicasMissing
+        | Reason::MarkMissing
+        | Reason::Duplicate
+        | Reason::AuthenticationFailed
+        | Reason::TargetReached
+        | Reason::TargetLowered
+        | Reason::NotApplicable
+        | Reason::Complete
+        | Reason::KeptOriginals
+        | Reason::Adopted => false,
+    }
 }
 
 /// Why the lock could not be had, in words that every replica would choose.
