@@ -18,11 +18,13 @@ use rstest::rstest;
 use support::certificates::{Certificates, SERVER_NAME};
 use support::engine::{Bench, Expected, LOCKS, RUN, Reins, assert_no_lock, hset, product_endpoint, run_on_owner};
 use support::events::Events;
+use support::load::load;
 use support::ports::free_port;
 use support::process::{Signal, temp_dir};
 use support::redis_client::Endpoint;
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
+use support::value::{Entry, Value};
 use support::wait::eventually_true;
 
 async fn start() -> Standalone {
@@ -453,4 +455,32 @@ async fn an_interrupt_is_heard_while_redis_is_away() {
     })
     .await;
     bench.assert_no_mark().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_does_not_begin_the_scan_anew() {
+    let redis = start().await;
+    let bench = Bench::new(&redis.endpoint());
+    let others = (0..200_000).map(|number| Entry::new(format!("other:{number}"), Value::string("x")));
+    load(&bench.redis, others).await;
+    let scans = async || {
+        let mut connection = redis.connection().await;
+        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_scan:calls=")?.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().expect("a number"))
+    };
+    bench.plan().await.expect("a plan");
+    let pages = scans().await;
+
+    let mut killer = redis.connection().await;
+    let breaking = async {
+        eventually_true(Duration::from_secs(10), "half is scanned", async || scans().await > pages * 3 / 2).await;
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL").arg("TYPE").arg("normal").exec_async(&mut killer).await.expect("CLIENT KILL");
+        assert!(scans().await < pages * 2, "the fault did not hit");
+    };
+    let (plan, ()) = tokio::join!(bench.plan(), breaking);
+    plan.expect("a plan");
+    let again = scans().await - pages;
+    assert!(again <= pages + 5, "{again} pages instead of {pages}");
 }
