@@ -16,7 +16,7 @@ use outpost_migrate_redis::model::policy::{Limits, MinReplicas, REPLICA_PATIENCE
 use rand::RngExt;
 use rstest::rstest;
 
-use support::engine::{Bench, Expected, Reins, assert_no_lock, assert_settled, is_state};
+use support::engine::{Bench, Expected, Reins, assert_no_lock, assert_settled, hset, is_state};
 use support::events::Events;
 use support::fixture::read_fixture;
 use support::generator::{Generator, now_ms, unmigrated};
@@ -391,4 +391,125 @@ async fn a_primary_that_hangs_holds_up_no_other() {
     assert!(!hanging.is_finished(), "the fault did not hit");
     cluster.signal(2, Signal::CONT);
     hanging.await.expect("a task").expect("an answer in the end");
+}
+
+#[tokio::test]
+async fn cleanup_goes_on_through_failovers_and_moves() {
+    let cluster = start().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 300).await;
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    replicated(&cluster).await;
+    let reins = Reins::paced(250);
+    let left = async || {
+        let (data, _) = bench.snapshot().await;
+        expected.pairs.keys().filter(|source| data.contains_key(*source)).count()
+    };
+    let failing = async {
+        let all = expected.pairs.len();
+        eventually_true(Duration::from_secs(30), "cleanup has begun", async || left().await < all * 4 / 5).await;
+        cluster.failover(3).await;
+        let slot = slot(b"tenant:tenant_1");
+        let from = cluster.owner(slot).await;
+        let to = cluster.primaries().await.into_iter().find(|node| *node != from).expect("another primary");
+        cluster.move_slot(slot, from, to).await;
+        assert!(left().await > 0, "the fault did not hit");
+    };
+    let (result, ()) = tokio::join!(bench.cleanup(&reins.control), failing);
+    let report = result.expect("a cleanup");
+    assert_eq!(report.kept(), 0);
+    expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
+}
+
+#[tokio::test]
+async fn cleanup_deletes_nothing_that_no_replica_holds() {
+    let cluster = start().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 50).await;
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    cluster.signal(4, Signal::STOP);
+    let stop = bench.cleanup(&Control::unattended()).await.expect_err("a stop");
+    assert!(matches!(stop, Stop::ReplicasMissing(_)), "{stop:?}");
+    cluster.signal(4, Signal::CONT);
+    expected.migrated().assert_same(&bench.snapshot().await.0, "nothing was deleted");
+}
+
+/// A tenant and a summary that are too big for a script, and not too big for one copy.
+fn big_entries() -> Vec<Entry> {
+    let fields = (0..5000).map(|number| (format!("f{number}"), format!("v{number}")));
+    let tenant = Value::hash(fields.chain([("id".to_owned(), "big".to_owned())]));
+    let lines =
+        (0..3000).map(|number| (format!("des_{number}"), format!(r#"{{"id":"des_{number}","type":"webhook"}}"#)));
+    let wide = Value::hash([(&b"id"[..], b"wide".to_vec()), (b"metadata", random_bytes(700_000))]);
+    vec![
+        Entry::new("tenant:big", tenant),
+        Entry::new("tenant:big:destinations", Value::hash(lines)),
+        Entry::new("tenant:wide", wide),
+    ]
+}
+
+#[tokio::test]
+async fn big_entries_are_copied_refreshed_and_removed() {
+    let cluster = start().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load_entries(&bench.redis, big_entries(), KeyLayout::Outpost).await;
+    assert_eq!(expected.pairs.len(), 3);
+    let held = bench.hold().await;
+    let control = Control::unattended();
+    let (plan, run) = held.begin(&control).await.expect("a plan");
+    held.apply(&control, &plan, &run).await.expect("a copy");
+    for key in [&b"tenant:big"[..], b"tenant:wide"] {
+        hset(&bench.redis, key, "updated_at", "late").await;
+    }
+    let proof = held.prove(&control, &plan, &run).await.expect("a proof");
+    held.mark(proof).await.expect("a mark");
+    held.release().await;
+    let (data, _) = bench.snapshot().await;
+    for (source, target) in &expected.pairs {
+        assert_eq!(data[source], data[target]);
+    }
+    assert!(data[&b"tenant:{wide}:tenant"[..]].value.field("updated_at").is_some());
+    let report = bench.cleanup(&control).await.expect("a cleanup");
+    assert_eq!((report.removed, report.kept()), (3, 0));
+}
+
+#[tokio::test]
+async fn huge_entries_block_apply() {
+    let cluster = without_replicas().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let huge = Value::hash([(&b"id"[..], b"huge".to_vec()), (b"metadata", random_bytes(1_200_000))]);
+    let expected =
+        Expected::load_entries(&bench.redis, vec![Entry::new("tenant:huge", huge)], KeyLayout::Outpost).await;
+    let plan = bench.plan().await.expect("a plan");
+    assert!(plan.errors().any(|finding| finding.code == FindingCode::HugeEntries));
+    let stop = bench.migrate(&Control::unattended()).await.map(|_| ()).expect_err("a finding");
+    assert!(matches!(stop, Stop::PreflightFailed(_)), "{stop:?}");
+    expected.originals.assert_same(&bench.snapshot().await.0, "nothing was written");
+}
+
+#[tokio::test]
+async fn a_primary_that_stays_away_ends_a_run_without_a_mark() {
+    let cluster = Cluster::start(3, 0, Options { persistent: true, ..Options::default() }).await;
+    let mut bench = Bench::new(&cluster.endpoint());
+    bench.life = Duration::from_secs(300);
+    let expected = Expected::load(&bench.redis, 300).await;
+    let reins = Reins::paced(300).patience(Duration::from_secs(2));
+    let held = bench.hold().await;
+    let failing = async {
+        expected.wait_halfway(&bench.redis).await;
+        cluster.kill_node(2);
+        Instant::now()
+    };
+    let working = async { (held.migrate(&reins.control).await, Instant::now()) };
+    let ((result, ended), killed) = tokio::join!(working, failing);
+    let stop = result.map(|_| ()).expect_err("a stop");
+    println!("stopped after {:?}: {stop:?}", ended.duration_since(killed));
+    assert!(ended.duration_since(killed) < Duration::from_secs(60));
+    cluster.restart(2).await;
+    held.release().await;
+    expected.assert_halfway(&bench.redis).await;
+    bench.assert_no_mark().await;
+    assert_no_lock(&bench.snapshot().await.1);
+    bench.migrate(&Control::unattended()).await.expect("a mark once it is back");
+    expected.assert_migrated(&bench).await;
 }

@@ -557,3 +557,51 @@ async fn no_lock_key_is_left() {
     held.release().await;
     assert!(bench.snapshot().await.1.is_empty());
 }
+
+#[tokio::test]
+async fn a_resumed_run_refreshes_what_it_copied_before() {
+    let redis = start().await;
+    let bench = Bench::new(&redis.endpoint());
+    let expected = Expected::load(&bench.redis, 200).await;
+    let reins = Reins::paced(200);
+    let stopping = async {
+        expected.wait_halfway(&bench.redis).await;
+        reins.stop.cancel();
+    };
+    let (result, ()) = tokio::join!(bench.migrate(&reins.control), stopping);
+    assert_eq!(result.map(|_| ()), Err(Stop::Interrupted));
+    let (data, _) = bench.snapshot().await;
+    let copied = |(source, target): &(&Vec<u8>, &Vec<u8>)| {
+        data.contains_key(*target) && expected.originals[*source].expiry_ms.is_none()
+    };
+    let (source, target) = expected.pairs.iter().find(copied).expect("a copied source");
+    hset(&bench.redis, source, "updated_at", "late").await;
+
+    let walk = bench.migrate(&Control::unattended()).await.expect("a mark");
+    assert_eq!((walk.apply.replaced, walk.apply.conflicts), (1, 0));
+    let (data, _) = bench.snapshot().await;
+    assert_eq!(data[source], data[target]);
+}
+
+#[tokio::test]
+async fn a_stopped_cleanup_is_resumed() {
+    let redis = start().await;
+    let bench = Bench::new(&redis.endpoint());
+    let expected = Expected::load(&bench.redis, 200).await;
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    let reins = Reins::paced(200);
+    let mut progress = reins.progress.clone();
+    let stopping = async {
+        progress.wait_for(|seen| seen.is_some_and(|seen| seen.processed > 50)).await.expect("progress");
+        reins.stop.cancel();
+    };
+    let (result, ()) = tokio::join!(bench.cleanup(&reins.control), stopping);
+    assert_eq!(result, Err(Stop::Interrupted));
+    let (data, state) = bench.snapshot().await;
+    assert_settled(&state);
+    let left = expected.pairs.keys().filter(|source| data.contains_key(*source)).count();
+    assert!(0 < left && left < expected.pairs.len(), "the fault did not hit");
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+    assert_eq!(report.removed, left as u64);
+    expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
+}

@@ -24,6 +24,9 @@ use crate::model::slot::SlotSet;
 /// Batches of one primary that are worked on at the same time.
 const IN_FLIGHT: usize = 4;
 
+/// Most of a look's time that was spent on waiting if a fault ended it: batches are sent again that long.
+const FAULT_WAIT: Duration = Duration::from_secs(30);
+
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a batch found, additive.
@@ -52,19 +55,30 @@ where
         control.check()?;
         let began = Instant::now();
         let looks = passing_as_none(keyspace.looks(&covered).await)?.unwrap_or_default();
-        // Looks that do not count are work, not waiting, however long they take.
         waited += began.elapsed();
+        let began = Instant::now();
         let cease = control.stop_signal().child_token();
-        let tallies =
+        let looked =
             join_all(looks.iter().map(|look| look_once(keyspace, assignment, control, meter, &cease, look, &work)))
                 .await;
-        for (look, tally) in looks.iter().zip(tallies) {
-            if let Some(tally) = tally? {
-                total.merge(tally);
-                covered = covered.union(&look.wanted);
-                waited = Duration::ZERO;
+        let mut faulted = false;
+        let before = covered.clone();
+        for (look, looked) in looks.iter().zip(looked) {
+            match looked? {
+                Looked::Counts(tally) => {
+                    total.merge(tally);
+                    covered = covered.union(&look.wanted);
+                }
+                Looked::Moved => {}
+                Looked::Faulted => faulted = true,
             }
         }
+        waited = match (covered == before, faulted) {
+            (false, _) => Duration::ZERO,
+            (true, true) => waited + began.elapsed().min(FAULT_WAIT),
+            // Work that turned out not to count is no waiting, however long it took.
+            (true, false) => waited,
+        };
         if covered != SlotSet::full() {
             if waited > control.coverage_patience {
                 return Err(incomplete(keyspace.topology().await.as_ref(), &covered));
@@ -76,8 +90,17 @@ where
     Ok(total)
 }
 
-/// One look, worked through; `None` if it does not count. What time alone can't cure ends the other looks
-/// too, by `all`.
+/// What became of one look.
+enum Looked<T> {
+    /// It saw every key of its slots.
+    Counts(T),
+    /// Its primary did not stand still, or other looks ended it.
+    Moved,
+    /// A fault that may pass ended it.
+    Faulted,
+}
+
+/// One look, worked through. What time alone can't cure ends the other looks too, by `all`.
 async fn look_once<T, W, F>(
     keyspace: &Keyspace,
     assignment: &Assignment,
@@ -86,7 +109,7 @@ async fn look_once<T, W, F>(
     all: &CancellationToken,
     look: &Look,
     work: &W,
-) -> Result<Option<T>, Stop>
+) -> Result<Looked<T>, Stop>
 where
     T: Tally,
     W: Fn(Vec<RedisKey>) -> F + Sync,
@@ -135,14 +158,13 @@ where
         Ok(()) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
         Err(stop) => Err(stop),
     };
+    let faulted = ended.is_err();
     match ended {
-        Ok(true) if !all.is_cancelled() => Ok(Some(found)),
-        Err(stop) if !is_passing(&stop) => Err(stop),
-        Ok(_) | Err(_) => {
-            meter.retract(counted);
-            Ok(None)
-        }
+        Ok(true) if !all.is_cancelled() => return Ok(Looked::Counts(found)),
+        Err(stop) if !is_passing(&stop) => return Err(stop),
+        Ok(_) | Err(_) => meter.retract(counted),
     }
+    Ok(if faulted { Looked::Faulted } else { Looked::Moved })
 }
 
 fn is_passing(stop: &Stop) -> bool {
@@ -160,7 +182,8 @@ fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {
 fn incomplete(topology: &Topology, covered: &SlotSet) -> Stop {
     let missing = SlotSet::full().difference(covered);
     let open = topology.open();
-    let first = missing.intersection(&open).iter().next().or(missing.iter().next()).unwrap_or_default();
+    let causes = [missing.intersection(&open), missing.intersection(&topology.unowned()), missing.clone()];
+    let first = causes.iter().find_map(|slots| slots.iter().next()).unwrap_or_default();
     let state = match topology.owner(first) {
         _ if open.contains(first) => "is half-moved",
         None => "has no primary that answers",

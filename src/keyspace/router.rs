@@ -23,7 +23,7 @@ use crate::keyspace::server;
 use crate::keyspace::topology::Topology;
 
 /// How long a batch is retried before its fault is handed up; long enough for a failover.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A Redis keyspace: one server, or all primaries of a cluster.
 pub struct Keyspace {
@@ -260,7 +260,7 @@ async fn load_scripts(connection: &mut Connection, node: &NodeAddress) -> Result
     pipeline.query_async::<()>(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))
 }
 
-fn backoff() -> impl Iterator<Item = Duration> {
+pub(super) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(10))
         .with_max_delay(Duration::from_secs(1))

@@ -4,12 +4,14 @@
 //! same run, same epoch, every wanted slot owned and closed at both ends. What to do with a look that
 //! does not count is the caller's to say.
 
+use std::time::{Duration, Instant};
+
 use futures::Stream;
 use futures::stream;
 use redis::Value;
 
 use crate::keyspace::fault::Fault;
-use crate::keyspace::router::Keyspace;
+use crate::keyspace::router::{self, Keyspace};
 use crate::keyspace::server;
 use crate::keyspace::topology::Primary;
 use crate::keyspace::value;
@@ -66,7 +68,36 @@ impl Keyspace {
         })
     }
 
+    /// One page. A cursor outlives its connection as long as its primary stands still, so a page whose
+    /// connection broke is asked for again.
     async fn scan_page(
+        &self,
+        look: &Look,
+        cursor: &[u8],
+        pattern: Option<&[u8]>,
+    ) -> Result<(Vec<u8>, Vec<Vec<u8>>), Fault> {
+        let began = Instant::now();
+        let mut pauses = router::backoff();
+        loop {
+            let page = self.scan_page_once(look, cursor, pattern).await;
+            match page {
+                Err(fault) if fault.class.is_passing() => {
+                    if began.elapsed() > router::PATIENCE || !self.may_stand_still(look).await {
+                        return Err(fault);
+                    }
+                    tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
+                }
+                page => return page,
+            }
+        }
+    }
+
+    async fn may_stand_still(&self, look: &Look) -> bool {
+        let stands = |now: &Primary| look.primary.stood_still(now, &look.wanted);
+        self.relearn().await.map_or(true, |topology| topology.primaries.iter().any(stands))
+    }
+
+    async fn scan_page_once(
         &self,
         look: &Look,
         cursor: &[u8],
