@@ -418,7 +418,8 @@ async fn conditional_writes_hold_for_every_type() {
                 let outcome = if replace {
                     held.writer.replace_if_unchanged(&key, &entry, &payload).await.unwrap()
                 } else {
-                    held.writer.unlink_if_unchanged(&[(key.clone(), entry)]).await.unwrap()[0]
+                    held.writer.unlink_if_unchanged(&[(key.clone(), entry)], held.writer.disturbances()).await.unwrap()
+                        [0]
                 };
                 let after = support::snapshot::snapshot(&bench.redis).await;
                 let expected = match disturb {

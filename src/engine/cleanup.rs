@@ -1,8 +1,10 @@
 //! Cleanup: removes originals that equal their targets, after the migration was proven.
 //!
 //! Owns the order that makes removal safe: replicas acknowledge, source and target are compared, the
-//! original is unlinked only if it still is what was compared. A disturbance in between starts that
-//! order over.
+//! original is unlinked only if it still is what was compared. A disturbance in between (a broken
+//! connection, another primary) starts that order over.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 
@@ -34,15 +36,16 @@ pub async fn cleanup(
     total: Option<u64>,
     now: UnixMillis,
 ) -> Result<CleanupReport, Stop> {
-    match Mark::from_fields(&writer.hash(&assignment.mark_key()).await?) {
-        Mark::Stamped(_) => {}
-        Mark::Absent | Mark::Unstamped | Mark::NotApplicable => return Err(Stop::NotVerified),
-    }
-    let remover = Remover { writer, assignment, control, acknowledged_at: Mutex::new(None) };
+    let remover =
+        Remover { writer, assignment, control, acknowledged_at: Mutex::new(None), removed: AtomicU64::new(0) };
+    remover.check_mark().await?;
     let meter = control.meter(Step::Cleanup, total);
-    let report: CleanupReport =
+    let mut report: CleanupReport =
         pass::complete(writer, assignment, control, &meter, |keys| remover.remove(keys)).await?;
-    writer.stamp_mark(&assignment.mark_key(), &[("cleaned_up_at", now.to_string())]).await?;
+    report.removed = remover.removed.into_inner();
+    if !writer.stamp_mark(&assignment.mark_key(), &[("cleaned_up_at", now.to_string())]).await? {
+        return Err(Stop::NotVerified);
+    }
     Ok(report)
 }
 
@@ -62,6 +65,8 @@ struct Remover<'a> {
     control: &'a Control,
     /// The count of disturbances at which replicas last acknowledged everything.
     acknowledged_at: Mutex<Option<u64>>,
+    /// Originals removed, also by looks that did not count: what is gone is not seen again.
+    removed: AtomicU64,
 }
 
 impl Remover<'_> {
@@ -73,18 +78,15 @@ impl Remover<'_> {
             report.unmigrated.count(key, reason);
         }
         let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
-        let doomed = loop {
-            let undisturbed = self.acknowledge().await?;
-            let mut verdicts = report.clone();
-            let doomed = self.condemn(&pairs, &mut verdicts).await?;
-            if self.writer.disturbances() == undisturbed {
-                report = verdicts;
-                break doomed;
-            }
-        };
-        for ((key, _), outcome) in doomed.iter().zip(self.writer.unlink_if_unchanged(&doomed).await?) {
+        let undisturbed = self.acknowledge().await?;
+        let doomed = self.condemn(&pairs, &mut report).await?;
+        let outcomes = self.writer.unlink_if_unchanged(&doomed, undisturbed).await?;
+        for ((key, _), outcome) in doomed.iter().zip(outcomes) {
             match outcome {
-                Outcome::Done => report.removed += 1,
+                Outcome::Done => {
+                    report.removed += 1;
+                    self.removed.fetch_add(1, Ordering::Relaxed);
+                }
                 Outcome::Gone => report.gone += 1,
                 Outcome::Changed => {
                     report.kept_changed += 1;
@@ -101,9 +103,19 @@ impl Remover<'_> {
         let now = self.writer.disturbances();
         if *acknowledged_at != Some(now) {
             wait_for_replicas(self.writer, self.assignment).await?;
+            self.check_mark().await?;
+            // Waiting itself may have been disturbed; then the look starts over.
             *acknowledged_at = Some(now);
         }
         Ok(now)
+    }
+
+    /// Our mark, for these parameters, must stand: it says that targets are the truth.
+    async fn check_mark(&self) -> Result<(), Stop> {
+        match Mark::from_fields(&self.writer.hash(&self.assignment.mark_key()).await?) {
+            Mark::Stamped(stamp) if stamp.is_for(&self.assignment.terms.parameters) => Ok(()),
+            Mark::Stamped(_) | Mark::Absent | Mark::Unstamped | Mark::NotApplicable => Err(Stop::NotVerified),
+        }
     }
 
     /// The originals that may go, each with the value it must still have then.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::engine::assignment::Assignment;
+use crate::engine::lock::Lease;
 use crate::engine::stop::Stop;
 use crate::keyspace::{Keyspace, Writer};
 use crate::model::time::UnixMillis;
@@ -32,6 +33,20 @@ pub struct RunRecord {
     pub parameters: Option<String>,
     /// Who owns the migration.
     pub owner: Option<Owner>,
+}
+
+impl RunRecord {
+    /// Targets that existed when a run under these parameters began, if one is under way.
+    fn targets_before(&self, assignment: &Assignment) -> Option<u64> {
+        let is_same = self.parameters.as_ref() == Some(&assignment.terms.parameters);
+        self.targets_before.filter(|_| is_same)
+    }
+
+    /// Whether a run is under way that found no target when it began.
+    #[must_use]
+    pub fn began_over_nothing(&self, assignment: &Assignment) -> bool {
+        self.targets_before(assignment) == Some(0)
+    }
 }
 
 /// A run under way, in this hold of the lock.
@@ -73,13 +88,26 @@ fn parse_run(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> RunRecord {
     }
 }
 
-/// Writes the owner into the run hash, under the lock.
+/// Writes the owner into the run hash, under the lock. An earlier holder's token goes: its mark, were it
+/// still on its way, is refused from now on.
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
 pub async fn claim(writer: &Writer, assignment: &Assignment, owner: &Owner) -> Result<(), Stop> {
     let fields = [("owner_uid", owner.uid.clone()), ("owner", owner.resource.clone())];
-    Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &fields).await?)
+    Ok(writer.claim_run(&assignment.run_key(), RUN_LIFE, &fields).await?)
+}
+
+/// Keeps the run hash alive as long as the lock is held: a run may take longer than the hash would last.
+pub fn keep_alive(lease: &Lease, assignment: &Assignment) {
+    lease.keep_alive(assignment.run_key(), RUN_LIFE);
+}
+
+/// Seals a run before its mark is written: from now on its targets count as somebody's. Were the mark lost
+/// after the application began to live on them, no later run would take them for stale copies of its own.
+pub(super) async fn seal(writer: &Writer, assignment: &Assignment, run: &Run) -> Result<(), Stop> {
+    let sealed = [("targets_before", run.targets_before.max(1).to_string())];
+    Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &sealed).await?)
 }
 
 /// Begins a run, or takes up the one under way if it was begun under the same parameters.
@@ -93,24 +121,23 @@ pub async fn begin_run(
     targets_before: u64,
     now: UnixMillis,
 ) -> Result<Run, Stop> {
-    let parameters = assignment.terms.parameters.clone();
     let record = read_run(writer, assignment).await?;
-    let same_run = record.parameters.as_ref() == Some(&parameters);
-    let targets_before = record.targets_before.filter(|_| same_run).unwrap_or(targets_before);
+    let targets_before = record.targets_before(assignment).unwrap_or(targets_before);
     let fields = [
         ("token", token.to_owned()),
         ("started_at", now.to_string()),
         ("targets_before", targets_before.to_string()),
-        ("parameters", parameters),
+        ("parameters", assignment.terms.parameters.clone()),
     ];
     writer.write_run(&assignment.run_key(), RUN_LIFE, &fields).await?;
     Ok(Run { token: token.to_owned(), targets_before })
 }
 
 /// The stamp that a proven migration's mark carries.
-pub(super) fn stamp(plan_hash: &str, now: UnixMillis) -> Vec<(&'static str, String)> {
+pub(super) fn stamp(assignment: &Assignment, plan_hash: &str, now: UnixMillis) -> Vec<(&'static str, String)> {
     vec![
         ("verified_at", now.to_string()),
+        ("parameters", assignment.terms.parameters.clone()),
         ("plan_hash", plan_hash.to_owned()),
         ("tool_version", env!("CARGO_PKG_VERSION").to_owned()),
     ]

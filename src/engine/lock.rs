@@ -4,7 +4,7 @@
 //! connections of earlier holders. Whoever holds a [`Lease`] may make a [`Writer`]; nobody else can.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -123,7 +123,8 @@ pub struct Lease {
     lost: CancellationToken,
     control: Arc<Keyspace>,
     renewal: JoinHandle<()>,
-    stale_connections: Result<u64, Fault>,
+    kept: Kept,
+    could_close_stale_connections: bool,
 }
 
 impl Lease {
@@ -149,11 +150,44 @@ impl Lease {
         }
         clock.extend(sent, request.life);
         let lost = CancellationToken::new();
-        let renewal =
-            tokio::spawn(renew(Arc::clone(&control), request.clone(), value.clone(), clock.clone(), lost.clone()));
-        let mut lease = Self { request, token, value, clock, lost, control, renewal, stale_connections: Ok(0) };
-        lease.stale_connections = lease.control.close_connections(&lease.scope(), &lease.connection_name()).await;
+        let kept = Kept::default();
+        let renewal = Renewal {
+            control: Arc::clone(&control),
+            request: request.clone(),
+            value: value.clone(),
+            clock: clock.clone(),
+            lost: lost.clone(),
+            kept: kept.clone(),
+        };
+        let renewal = tokio::spawn(renewal.run());
+        let mut lease =
+            Self { request, token, value, clock, lost, control, renewal, kept, could_close_stale_connections: true };
+        match lease.close_stale_connections().await {
+            Ok(could) => lease.could_close_stale_connections = could,
+            Err(fault) => {
+                lease.release().await;
+                return Err(fault.into());
+            }
+        }
         Ok(Taken::Ours(lease))
+    }
+
+    /// Closes what earlier holders may still have in flight. Gives whether the user may do that; a primary
+    /// that can't be asked is a fault, since something may still land there.
+    async fn close_stale_connections(&self) -> Result<bool, Fault> {
+        if !self.control.topology().await.unowned().is_empty() {
+            return Err(Fault::new(FaultClass::ClusterDown));
+        }
+        match self.control.close_connections(&self.scope(), &self.connection_name()).await {
+            Ok(_) => Ok(true),
+            Err(fault) if matches!(fault.class, FaultClass::NotPermitted | FaultClass::UnknownCommand) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Keeps a key of this hold alive: its life is extended at each renewal of the lock.
+    pub fn keep_alive(&self, key: RedisKey, life: Duration) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((key, life));
     }
 
     /// The holder's random token.
@@ -183,7 +217,7 @@ impl Lease {
     /// Whether connections of earlier holders could be closed; not where the user may not.
     #[must_use]
     pub fn could_close_stale_connections(&self) -> bool {
-        self.stale_connections.is_ok()
+        self.could_close_stale_connections
     }
 
     /// Connects for writing; the writer stops when the lease does.
@@ -242,43 +276,56 @@ async fn give_back(control: &Keyspace, keys: &[RedisKey], value: &[u8]) {
     }
 }
 
-/// Renews every third of the lock's life; ends when any key is lost or the lease ran out.
-async fn renew(
+/// Keys whose life is extended with the lock's.
+type Kept = Arc<Mutex<Vec<(RedisKey, Duration)>>>;
+
+/// A long-lived lock is looked at this often all the same, so that losing it does not go unnoticed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The task that renews a lock.
+struct Renewal {
     control: Arc<Keyspace>,
     request: LockRequest,
     value: Vec<u8>,
     clock: LeaseClock,
     lost: CancellationToken,
-) {
-    let third = request.life / 3;
-    let mut pause = third;
-    loop {
-        tokio::time::sleep(pause).await;
-        let sent = Instant::now();
-        match tokio::time::timeout(third, renew_all(&control, &request, &value)).await {
-            Ok(Ok(true)) => {
-                if !clock.holds() {
-                    break;
-                }
-                clock.extend(sent, request.life);
-                pause = third;
-            }
-            Ok(Ok(false)) => break,
-            Ok(Err(_)) | Err(_) if !clock.holds() => break,
-            Ok(Err(_)) | Err(_) => pause = request.life / 10,
-        }
-    }
-    clock.end();
-    lost.cancel();
+    kept: Kept,
 }
 
-async fn renew_all(control: &Keyspace, request: &LockRequest, value: &[u8]) -> Result<bool, Fault> {
-    for key in &request.keys {
-        if !control.renew_lock_key(key, value, request.life).await? {
-            return Ok(false);
+impl Renewal {
+    /// Renews every third of the lock's life; ends when any key is lost or the lease ran out.
+    async fn run(self) {
+        let life = self.request.life;
+        let regular = (life / 3).min(LONGEST_PAUSE);
+        let mut pause = regular;
+        loop {
+            tokio::time::sleep(pause).await;
+            let sent = Instant::now();
+            match tokio::time::timeout(life / 3, self.renew_all()).await {
+                Ok(Ok(true)) if self.clock.holds() => {
+                    self.clock.extend(sent, life);
+                    pause = regular;
+                }
+                Ok(Err(_)) | Err(_) if self.clock.holds() => pause = (life / 10).min(LONGEST_PAUSE),
+                Ok(Ok(true | false) | Err(_)) | Err(_) => break,
+            }
         }
+        self.clock.end();
+        self.lost.cancel();
     }
-    Ok(true)
+
+    async fn renew_all(&self) -> Result<bool, Fault> {
+        for key in &self.request.keys {
+            if !self.control.renew_lock_key(key, &self.value, self.request.life).await? {
+                return Ok(false);
+            }
+        }
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (key, life) in kept {
+            self.control.extend_life(&key, life).await?;
+        }
+        Ok(true)
+    }
 }
 
 /// Who holds the lock, if anybody.

@@ -3,6 +3,7 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
+use crate::engine::journal;
 use crate::engine::pass::{self, Tally};
 use crate::engine::preflight;
 use crate::engine::stop::Stop;
@@ -32,6 +33,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
             .await?;
     let mut seen = tally.seen;
     seen.mark_is_unproven = mark == Mark::Unstamped;
+    seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
     seen.findings = preflight::findings(keyspace, assignment, seen.estimated_bytes).await?;
     seen.findings.extend(findings_of(&seen, tally.huge, tally.scattered));
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));

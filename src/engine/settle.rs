@@ -137,7 +137,7 @@ impl Settler<'_> {
     }
 
     async fn replace(&self, (source, target): &Pair, found: &Entry) -> Result<Replaced, Stop> {
-        if self.on_difference == OnDifference::Keep || !self.is_plain_target(target).await? {
+        if self.on_difference == OnDifference::Keep || !self.may_replace(target).await? {
             return Ok(Replaced::Refused);
         }
         let payload = self.writer.payloads(std::slice::from_ref(source)).await?.into_iter().flatten().next();
@@ -148,23 +148,26 @@ impl Settler<'_> {
         })
     }
 
-    /// A target that is itself a source, or another tenant's legacy entry, is never overwritten. One that
-    /// only holds the wrong content is what a conflict is.
-    async fn is_plain_target(&self, target: &RedisKey) -> Result<bool, Stop> {
+    /// A target that is itself a source, or may be somebody's legacy entry, is never overwritten. One that
+    /// holds another type or another id is no stale copy of ours; only an explicit policy replaces it.
+    async fn may_replace(&self, target: &RedisKey) -> Result<bool, Stop> {
         let classified = classify(self.writer, self.assignment, vec![target.clone()]).await?;
-        let is_anothers = classified.unmigrated.iter().any(|(_, reason)| may_be_anothers(*reason));
-        Ok(classified.sources.is_empty() && !is_anothers)
-    }
-}
-
-fn may_be_anothers(reason: UnmigratedReason) -> bool {
-    match reason {
-        UnmigratedReason::WrongType | UnmigratedReason::WrongContent | UnmigratedReason::Ambiguous => false,
-        UnmigratedReason::BracedTenant
-        | UnmigratedReason::AmbiguousTarget
-        | UnmigratedReason::DocumentedNameOnly
-        | UnmigratedReason::NoSingleTenant
-        | UnmigratedReason::OtherLayout => true,
+        let is_foreign = match classified.unmigrated.first() {
+            None => !classified.sources.is_empty(),
+            Some((_, UnmigratedReason::WrongType | UnmigratedReason::WrongContent)) => {
+                self.assignment.conflict_policy != ConflictPolicy::PreferSource
+            }
+            Some((
+                _,
+                UnmigratedReason::Ambiguous
+                | UnmigratedReason::BracedTenant
+                | UnmigratedReason::AmbiguousTarget
+                | UnmigratedReason::DocumentedNameOnly
+                | UnmigratedReason::NoSingleTenant
+                | UnmigratedReason::OtherLayout,
+            )) => true,
+        };
+        Ok(!is_foreign)
     }
 }
 

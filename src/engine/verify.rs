@@ -65,6 +65,8 @@ pub async fn prove(
         changed = report.written();
         if changed == 0 {
             wait_for_replicas(writer, assignment).await?;
+            journal::seal(writer, assignment, run).await?;
+            wait_for_replicas(writer, assignment).await?;
             if before.lost_nothing_until(&*writer.topology().await) {
                 let plan_hash = plan.hash.to_string();
                 return Ok(Proof { report: proven(report), token: run.token.clone(), plan_hash });
@@ -89,7 +91,7 @@ pub async fn mark(
     now: UnixMillis,
 ) -> Result<VerifyReport, Stop> {
     let mut fields = vec![("status", "applied".to_owned()), ("applied_at", now.to_string())];
-    fields.extend(journal::stamp(&proof.plan_hash, now));
+    fields.extend(journal::stamp(assignment, &proof.plan_hash, now));
     let mark = assignment.mark_key();
     // A refusal may follow an answer that got lost: our own success.
     writer.write_mark(&mark, &assignment.run_key(), &proof.token, &fields).await?;
@@ -128,7 +130,7 @@ pub async fn compare(
 /// # Errors
 /// Whatever kept Redis from answering.
 pub async fn stamp(writer: &Writer, assignment: &Assignment, plan: &Plan, now: UnixMillis) -> Result<(), Stop> {
-    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(plan.hash.as_str(), now)).await?;
+    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(assignment, plan.hash.as_str(), now)).await?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 use crate::keyspace::fault::Fault;
 use crate::keyspace::read::Payload;
 use crate::keyspace::router::Keyspace;
+use crate::keyspace::value;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
 use crate::model::report::Difference;
@@ -56,7 +57,7 @@ impl Keyspace {
         for (index, comparison) in unsure.into_iter().zip(self.compare_by_value(&pairs_left).await?) {
             results[index] = Some(comparison);
         }
-        Ok(results.into_iter().map(|result| result.unwrap_or(Comparison::SourceGone)).collect())
+        results.into_iter().map(|result| result.ok_or(value::unexpected())).collect()
     }
 
     /// Compares each source with its target canonically, whatever their payloads.

@@ -11,6 +11,7 @@ use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::read::Payload;
 use crate::keyspace::script::{self, Script};
+use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
 use crate::model::entry::{Entry, Expiry, Value as EntryValue};
@@ -38,11 +39,17 @@ enum Write<'a> {
 }
 
 impl Writer {
-    /// Unlinks each key that still holds the entry beside it.
+    /// Unlinks each key that still holds the entry beside it. Nothing is sent once the count of
+    /// [`Keyspace::disturbances`](crate::keyspace::Keyspace::disturbances) is another than `undisturbed`: the
+    /// decision to unlink was made on reads before.
     ///
     /// # Errors
-    /// The first fault that stayed; other keys of the batch may be unlinked.
-    pub async fn unlink_if_unchanged(&self, expected: &[(RedisKey, Entry)]) -> Result<Vec<Outcome>, Fault> {
+    /// [`FaultClass::Disturbed`], or the first fault that stayed; other keys of the batch may be unlinked.
+    pub async fn unlink_if_unchanged(
+        &self,
+        expected: &[(RedisKey, Entry)],
+        undisturbed: u64,
+    ) -> Result<Vec<Outcome>, Fault> {
         let mut outcomes = vec![None; expected.len()];
         let mut indexes = Vec::new();
         let mut commands = Vec::new();
@@ -51,10 +58,13 @@ impl Writer {
                 indexes.push(index);
                 commands.push(command);
             } else {
+                if self.disturbances() != undisturbed {
+                    return Err(Fault::new(FaultClass::Disturbed));
+                }
                 outcomes[index] = Some(self.watch_and_write(key, entry, &Write::Unlink).await?);
             }
         }
-        for (index, answer) in indexes.into_iter().zip(self.run(commands).await) {
+        for (index, answer) in indexes.into_iter().zip(self.run_undisturbed(commands, undisturbed).await) {
             outcomes[index] = Some(outcome(value::int(answer?)?));
         }
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Changed)).collect())
@@ -83,6 +93,10 @@ impl Writer {
         let owner = topology.owner(slot_of(key)).ok_or(Fault::new(FaultClass::ClusterDown))?;
         let mut connection = self.own_connection(&owner.address).await?;
         let node = &owner.address;
+        // A connection of its own may reach another run of the server than the one that was read.
+        if server::describe(self, node).await?.is_none_or(|now| now.run_id != owner.run_id) {
+            return Err(Fault::of(FaultClass::Disturbed, node));
+        }
         send(&mut connection, node, &redis::cmd("WATCH").arg(key.as_bytes()).take()).await?;
         let read = send(&mut connection, node, &Command::script(&script::READ_ENTRY, &[key]).cmd).await?;
         match value::entry(read)? {
@@ -112,7 +126,7 @@ impl Writer {
 }
 
 async fn send(connection: &mut Connection, node: &NodeAddress, command: &redis::Cmd) -> Result<Value, Fault> {
-    connection.inner.send_packed_command(command).await.map_err(|error| Fault::classify(&error, node))
+    command.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))
 }
 
 /// The script's call, if the entry is a hash that a script may compare.

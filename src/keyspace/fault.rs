@@ -58,6 +58,8 @@ pub enum FaultClass {
     ClusterMode,
     /// Our lease on the lock ended; nothing more may be sent.
     LeaseEnded,
+    /// A connection broke or a primary changed since what a write relies on was read; it was not sent.
+    Disturbed,
     /// The server lacks the command.
     UnknownCommand,
     /// Anything else the server refused.
@@ -102,6 +104,7 @@ impl FaultClass {
             | Self::WrongType
             | Self::ClusterMode
             | Self::LeaseEnded
+            | Self::Disturbed
             | Self::UnknownCommand
             | Self::Refused
             | Self::UnexpectedAnswer => Remedy::GiveUp,
@@ -113,7 +116,8 @@ impl FaultClass {
     pub fn is_passing(self) -> bool {
         match self.remedy() {
             Remedy::Wait | Remedy::Relearn | Remedy::AskOther | Remedy::LoadScripts => true,
-            Remedy::GiveUp => false,
+            // Sending the same again would trust an old read; reading again cures it.
+            Remedy::GiveUp => self == Self::Disturbed,
         }
     }
 
@@ -141,6 +145,7 @@ impl FaultClass {
             Self::WrongType => "the key holds another type",
             Self::ClusterMode => "cluster mode is configured differently from what the server runs",
             Self::LeaseEnded => "the lock was lost",
+            Self::Disturbed => "a connection broke between comparison and write; compared again",
             Self::UnknownCommand => "the server lacks a command; Redis 7.0 or newer is needed",
             Self::Refused => "Redis refused a command",
             Self::UnexpectedAnswer => "Redis answered in an unknown shape; check the server's version",
@@ -195,6 +200,13 @@ fn class_of(error: &RedisError) -> FaultClass {
     if error.is_timeout() {
         return FaultClass::Timeout;
     }
+    if error.is_connection_dropped() || error.is_connection_refusal() {
+        return FaultClass::Connection;
+    }
+    // An aborted transaction or pipeline says why only in the errors of its commands.
+    if let Some(inner) = error.clone().into_server_errors().and_then(|errors| errors.first().cloned()) {
+        return class_of_code(inner.1.code(), inner.1.details().unwrap_or_default());
+    }
     match error.kind() {
         ErrorKind::AuthenticationFailed => FaultClass::AuthenticationFailed,
         ErrorKind::Io if is_tls(error) => FaultClass::TlsFailed,
@@ -204,7 +216,6 @@ fn class_of(error: &RedisError) -> FaultClass {
         ErrorKind::Server(_) | ErrorKind::Extension => {
             class_of_code(error.code().unwrap_or_default(), error.detail().unwrap_or_default())
         }
-        _ if error.is_connection_dropped() || error.is_connection_refusal() => FaultClass::Connection,
         _ => FaultClass::Refused,
     }
 }

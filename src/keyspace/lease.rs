@@ -100,6 +100,14 @@ impl Keyspace {
         Ok(value::int(self.run_one(command).await?)? == 1)
     }
 
+    /// Extends the life of a key, if it exists.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering.
+    pub async fn extend_life(&self, key: &RedisKey, life: Duration) -> Result<(), Fault> {
+        self.run_one(Command::on("PEXPIRE", key).arg(millis(life))).await.map(|_| ())
+    }
+
     /// Closes every connection whose name starts with `scope` and is not `own`, on every primary.
     /// Gives how many were closed.
     ///

@@ -113,7 +113,16 @@ impl Keyspace {
     /// Sends each command to the owner of its slot and gives the answers in order. Passing faults
     /// are retried within a bounded patience; a fault that stays is that command's answer.
     pub(super) async fn run(&self, commands: Vec<Command>) -> Vec<Result<Value, Fault>> {
-        let mut batch = Batch::new(commands);
+        self.run_batch(Batch::new(commands, None)).await
+    }
+
+    /// As [`Keyspace::run`], but sends nothing once the count of [`Keyspace::disturbances`] is another
+    /// than `undisturbed`: what these writes rely on was read before.
+    pub(super) async fn run_undisturbed(&self, commands: Vec<Command>, undisturbed: u64) -> Vec<Result<Value, Fault>> {
+        self.run_batch(Batch::new(commands, Some(undisturbed))).await
+    }
+
+    async fn run_batch(&self, mut batch: Batch) -> Vec<Result<Value, Fault>> {
         let started = tokio::time::Instant::now();
         let mut pauses = backoff();
         loop {
@@ -141,10 +150,11 @@ impl Keyspace {
     async fn send_pending(&self, batch: &mut Batch) {
         let topology = self.topology().await;
         let groups = batch.group(&topology);
+        let undisturbed = batch.undisturbed;
         let sent = groups.into_iter().map(|(node, indexes)| {
             let commands: Vec<(Cmd, bool)> =
                 indexes.iter().map(|&index| (batch.commands[index].cmd.clone(), batch.asks(index))).collect();
-            async move { (indexes, self.send_to(&node, commands).await) }
+            async move { (indexes, self.send_to(&node, commands, undisturbed).await) }
         });
         for (indexes, answers) in join_all(sent).await {
             for (index, answer) in indexes.into_iter().zip(answers) {
@@ -153,9 +163,14 @@ impl Keyspace {
         }
     }
 
-    async fn send_to(&self, node: &NodeAddress, commands: Vec<(Cmd, bool)>) -> Vec<Result<Value, Fault>> {
+    async fn send_to(
+        &self,
+        node: &NodeAddress,
+        commands: Vec<(Cmd, bool)>,
+        undisturbed: Option<u64>,
+    ) -> Vec<Result<Value, Fault>> {
         let count = commands.len();
-        match self.pipeline(node, &commands).await {
+        match self.pipeline(node, &commands, undisturbed).await {
             Ok(answers) => {
                 if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.class == FaultClass::NoScript)) {
                     let _ = self.load_scripts(node).await;
@@ -166,7 +181,12 @@ impl Keyspace {
         }
     }
 
-    async fn pipeline(&self, node: &NodeAddress, commands: &[(Cmd, bool)]) -> Result<Vec<Result<Value, Fault>>, Fault> {
+    async fn pipeline(
+        &self,
+        node: &NodeAddress,
+        commands: &[(Cmd, bool)],
+        undisturbed: Option<u64>,
+    ) -> Result<Vec<Result<Value, Fault>>, Fault> {
         let mut pipeline = Pipeline::with_capacity(commands.len());
         pipeline.ignore_errors();
         for (command, asking) in commands {
@@ -177,6 +197,9 @@ impl Keyspace {
         }
         let mut connection = self.connection(node).await?;
         self.check_lease(node)?;
+        if undisturbed.is_some_and(|count| count != self.disturbances()) {
+            return Err(Fault::of(FaultClass::Disturbed, node));
+        }
         let answers: Result<Vec<RedisResult<Value>>, _> = pipeline.query_async(&mut connection.inner).await;
         match answers {
             Ok(answers) if answers.len() == commands.len() => {
@@ -192,7 +215,7 @@ impl Keyspace {
 
     /// Sends one command to one node, whatever slots it owns.
     pub(super) async fn ask_node(&self, node: &NodeAddress, command: Cmd) -> Result<Value, Fault> {
-        self.pipeline(node, &[(command, false)])
+        self.pipeline(node, &[(command, false)], None)
             .await?
             .pop()
             .unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))
@@ -275,6 +298,8 @@ struct Batch {
     answers: Vec<Option<Result<Value, Fault>>>,
     ask: HashMap<usize, NodeAddress>,
     last_fault: HashMap<usize, Fault>,
+    /// The count of disturbances after which nothing of it may be sent.
+    undisturbed: Option<u64>,
 }
 
 /// What has to happen before the rest is sent again.
@@ -284,9 +309,9 @@ struct Need {
 }
 
 impl Batch {
-    fn new(commands: Vec<Command>) -> Self {
+    fn new(commands: Vec<Command>, undisturbed: Option<u64>) -> Self {
         let answers = commands.iter().map(|_| None).collect();
-        Self { commands, answers, ask: HashMap::new(), last_fault: HashMap::new() }
+        Self { commands, answers, ask: HashMap::new(), last_fault: HashMap::new(), undisturbed }
     }
 
     fn asks(&self, index: usize) -> bool {

@@ -126,6 +126,15 @@ pub(super) static WRITE_RUN: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// As the one before, and the token goes.
+pub(super) static CLAIM_RUN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('HDEL', KEYS[1], 'token')
+         for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         return redis.call('PEXPIRE', KEYS[1], ARGV[1])",
+    )
+});
+
 /// `KEYS` mark, run; `ARGV` token, then fields and values: writes the mark if the run is still ours, and
 /// ends the run (its owner stays until it expires).
 pub(super) static WRITE_MARK: LazyLock<Script> = LazyLock::new(|| {
@@ -149,14 +158,15 @@ pub(super) static STAMP_MARK: LazyLock<Script> = LazyLock::new(|| {
 /// `KEYS` mark; `ARGV` fields and values: writes a mark where none stands.
 pub(super) static WRITE_MARK_IF_ABSENT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('HEXISTS', KEYS[1], 'status') == 1 then return 0 end
+        "local status = redis.call('HGET', KEYS[1], 'status')
+         if status == 'applied' or status == 'not_applicable' then return 0 end
          for at = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
          return 1",
     )
 });
 
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 11] {
+pub(super) fn all() -> [&'static Script; 12] {
     [
         &READ_PAYLOAD,
         &READ_ENTRY,
@@ -166,6 +176,7 @@ pub(super) fn all() -> [&'static Script; 11] {
         &RENEW_LOCK,
         &RELEASE_LOCK,
         &WRITE_RUN,
+        &CLAIM_RUN,
         &WRITE_MARK,
         &STAMP_MARK,
         &WRITE_MARK_IF_ABSENT,

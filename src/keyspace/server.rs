@@ -136,14 +136,29 @@ pub(super) async fn describe(keyspace: &Keyspace, node: &NodeAddress) -> Result<
         replicas: number(&replication, "connected_slaves"),
     };
     if keyspace.endpoint().cluster {
+        // A primary that the others gave up still answers SCAN, over slots that are not its own any more.
+        if !serves(keyspace, node).await? {
+            return Ok(None);
+        }
         let lines = nodes(keyspace, node).await?;
+        let replicas_of = |id: &str| lines.iter().filter(|line| line.replicates.as_deref() == Some(id)).count();
+        let replicas_by_id: HashMap<String, usize> =
+            lines.iter().map(|line| (line.id.clone(), replicas_of(&line.id))).collect();
         let Some(myself) = lines.into_iter().find(|line| line.is_myself && line.is_primary) else { return Ok(None) };
+        // A replica that is away for the moment still owes its acknowledgement.
+        let replicas = replicas_by_id.get(&myself.id).copied().unwrap_or_default();
+        primary.replicas = primary.replicas.max(u32::try_from(replicas).unwrap_or(u32::MAX));
         primary.node_id = myself.id;
         primary.config_epoch = myself.config_epoch;
         primary.slots = myself.slots;
         primary.open = myself.open;
     }
     Ok(Some(primary))
+}
+
+async fn serves(keyspace: &Keyspace, node: &NodeAddress) -> Result<bool, Fault> {
+    let answer = keyspace.ask_node(node, cmd("CLUSTER").arg("INFO").take()).await?;
+    Ok(value::text(answer)?.lines().any(|line| line.trim() == "cluster_state:ok"))
 }
 
 async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>, Fault> {

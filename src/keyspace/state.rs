@@ -25,6 +25,16 @@ impl Writer {
         self.run_one(command).await.map(|_| ())
     }
 
+    /// Writes fields into a run hash and takes away the token of whoever ran before.
+    ///
+    /// # Errors
+    /// The fault that stayed.
+    pub async fn claim_run(&self, run: &RedisKey, life: Duration, fields: Fields<'_>) -> Result<(), Fault> {
+        let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+        let command = with_fields(Command::script(&script::CLAIM_RUN, &[run]).arg(millis), fields);
+        self.run_one(command).await.map(|_| ())
+    }
+
     /// Writes a mark if the run still carries `token`, and ends the run. Gives whether it did.
     ///
     /// # Errors

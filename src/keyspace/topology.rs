@@ -115,6 +115,8 @@ pub(super) struct NodeLine {
     pub(super) is_myself: bool,
     pub(super) is_primary: bool,
     pub(super) is_failing: bool,
+    /// Id of the primary that it is a replica of.
+    pub(super) replicates: Option<String>,
     pub(super) config_epoch: u64,
     pub(super) slots: SlotSet,
     pub(super) open: SlotSet,
@@ -132,7 +134,7 @@ fn parse_line(line: &str) -> Option<NodeLine> {
     let (address, _bus_port) = split_once_or_all(endpoint, '@');
     let (host, port) = address.rsplit_once(':')?;
     let flags: Vec<&str> = words.next()?.split(',').collect();
-    let _primary_id = words.next()?;
+    let primary_id = words.next()?;
     let _ping_sent = words.next()?;
     let _pong_received = words.next()?;
     let config_epoch = words.next()?.parse().ok()?;
@@ -150,6 +152,7 @@ fn parse_line(line: &str) -> Option<NodeLine> {
         is_myself: flags.contains(&"myself"),
         is_primary: flags.contains(&"master"),
         is_failing: flags.iter().any(|flag| matches!(*flag, "fail" | "noaddr" | "handshake")),
+        replicates: (primary_id != "-").then(|| primary_id.to_owned()),
         config_epoch,
         slots,
         open,
@@ -189,6 +192,8 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         let lines = parse_nodes(NODES);
         assert_eq!(lines.len(), 4);
         assert!(!lines[0].is_primary);
+        assert_eq!(lines[0].replicates.as_deref(), Some("e7d1"));
+        assert_eq!(lines[1].replicates, None);
         assert_eq!(lines[0].hostname.as_deref(), Some("hostname4"));
         assert_eq!((lines[1].host.as_str(), lines[1].port, lines[1].config_epoch), ("127.0.0.1", 30002, 2));
         assert_eq!(lines[1].slots.len(), 5462);

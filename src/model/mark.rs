@@ -27,8 +27,26 @@ pub struct Stamp {
     pub verified_at: Option<UnixMillis>,
     /// When cleanup ended.
     pub cleaned_up_at: Option<UnixMillis>,
+    /// When it was marked applied.
+    pub applied_at: Option<UnixMillis>,
     /// The plan's hash under which it was applied.
     pub plan_hash: Option<String>,
+    /// The migration's parameters under which it was applied; absent for a fresh keyspace's mark.
+    pub parameters: Option<String>,
+}
+
+impl Stamp {
+    /// Whether the mark speaks of these parameters too: a fresh keyspace's does of any.
+    #[must_use]
+    pub fn is_for(&self, parameters: &str) -> bool {
+        self.parameters.as_deref().is_none_or(|stamped| stamped == parameters)
+    }
+
+    /// From when a soak counts.
+    #[must_use]
+    pub fn proven_at(&self) -> Option<UnixMillis> {
+        self.verified_at.or(self.applied_at)
+    }
 }
 
 impl Mark {
@@ -45,7 +63,9 @@ impl Mark {
                 Self::Stamped(Stamp {
                     verified_at: time("verified_at"),
                     cleaned_up_at: time("cleaned_up_at"),
+                    applied_at: time("applied_at"),
                     plan_hash: text("plan_hash"),
+                    parameters: text("parameters"),
                 })
             }
             Some("not_applicable") => Self::NotApplicable,

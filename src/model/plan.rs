@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::count::{PerEntity, Sample, Unmigrated};
-use crate::model::finding::{Finding, Severity};
+use crate::model::finding::{Finding, FindingCode, Severity};
 use crate::model::key::RedisKey;
 
 /// Version of what a plan decides; raised when the same decisions would mean different work.
@@ -78,7 +78,9 @@ impl Terms {
         let mut findings: Vec<String> = seen
             .findings
             .iter()
+            // Notes decide nothing, and these two warnings come and go by themselves; as errors they block anyway.
             .filter(|finding| finding.severity > Severity::Note)
+            .filter(|finding| !matches!(finding.code, FindingCode::Memory | FindingCode::OpenSlots))
             .map(|finding| finding.code.to_string())
             .collect();
         findings.sort();
@@ -89,7 +91,7 @@ impl Terms {
             ("conflictPolicy", self.conflict_policy.clone()),
             ("findings", findings.join(",")),
             ("unmigrated", reasons.join(",")),
-            ("conflicts", (seen.conflicts > 0).to_string()),
+            ("conflicts", (seen.conflicts > 0 && !seen.differences_are_ours).to_string()),
             ("unprovenMark", seen.mark_is_unproven.to_string()),
         ]);
         PlanHash::of(&decisions)
@@ -123,6 +125,8 @@ pub struct Seen {
     pub sample: Sample<(RedisKey, RedisKey)>,
     /// Keys that no rule maps.
     pub unmigrated: Unmigrated,
+    /// A run under way began over no target: what differs are its own stale copies, no conflicts.
+    pub differences_are_ours: bool,
     /// Another tool says that the migration was applied: what differs is the application's, and what is
     /// missing may have been deleted since.
     pub mark_is_unproven: bool,
@@ -170,7 +174,6 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::finding::FindingCode;
     use crate::model::mapping::UnmigratedReason;
 
     fn terms() -> Terms {

@@ -19,6 +19,8 @@ pub enum Standing {
     Proven,
     /// Our mark stands and says that cleanup ended.
     CleanedUp,
+    /// Our mark stands, but for other parameters: what it proves is not what is asked for.
+    ProvenOtherwise,
     /// The migration never applies to this keyspace.
     NotApplicable,
     /// The migration before this one has no mark.
@@ -29,11 +31,12 @@ pub enum Standing {
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unmarked,
         Self::Unproven,
         Self::Proven,
         Self::CleanedUp,
+        Self::ProvenOtherwise,
         Self::NotApplicable,
         Self::PredecessorPending,
         Self::OwnedByOther,
@@ -102,6 +105,8 @@ pub enum Wait {
     Soaking,
     /// An earlier migration comes first.
     Predecessor,
+    /// The mark speaks of other parameters.
+    OtherParameters,
 }
 
 /// What to do next.
@@ -192,6 +197,7 @@ fn held(phase: Phase, target: TargetPhase, standing: Standing, facts: &Facts) ->
         Standing::OwnedByOther => Decision::Duplicate,
         Standing::NotApplicable => Decision::NotApplicable,
         Standing::PredecessorPending => Decision::Wait(Wait::Predecessor),
+        Standing::ProvenOtherwise => Decision::Wait(Wait::OtherParameters),
         Standing::Unmarked => unmarked(phase, target, facts),
         Standing::Unproven => unproven(phase, target, facts),
         Standing::Proven => proven(phase, target, facts),
@@ -241,61 +247,53 @@ fn unproven(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
     if !facts.planned_in_hold {
         return Decision::Run(Step::Plan);
     }
-    if !facts.plan_has_missing {
-        return Decision::Stamp;
-    }
-    match target {
-        TargetPhase::Planned => Decision::Reach,
-        TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp if !facts.plan_approved_by_hash => {
+    match (target, phase) {
+        (TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp, _) if !facts.plan_has_missing => {
+            Decision::Stamp
+        }
+        (TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp, _) if !facts.plan_approved_by_hash => {
             Decision::Wait(Wait::MarkUnproven)
         }
-        TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp => match phase {
-            Phase::Applied | Phase::Verifying => match target {
-                TargetPhase::Planned | TargetPhase::Applied => Decision::Reach,
-                TargetPhase::Verified | TargetPhase::CleanedUp => Decision::Run(Step::Verify),
-            },
+        (TargetPhase::Planned, _) | (TargetPhase::Applied, Phase::Applied | Phase::Verifying) => Decision::Reach,
+        (TargetPhase::Verified | TargetPhase::CleanedUp, Phase::Applied | Phase::Verifying) => {
+            Decision::Run(Step::Verify)
+        }
+        (
+            TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp,
             Phase::Pending
             | Phase::Planning
             | Phase::Planned
             | Phase::Applying
             | Phase::Verified
             | Phase::CleaningUp
-            | Phase::CleanedUp => Decision::Run(Step::Apply),
-        },
+            | Phase::CleanedUp,
+        ) => Decision::Run(Step::Apply),
     }
 }
 
 /// Our mark stands: the target is the truth, and nothing is copied any more.
 fn proven(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
-    match phase {
-        Phase::Pending
-        | Phase::Planning
-        | Phase::Planned
-        | Phase::Applying
-        | Phase::Applied
-        | Phase::Verifying
-        | Phase::CleanedUp => Decision::Adopt(Phase::Verified),
-        Phase::Verified | Phase::CleaningUp => match target {
-            TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp
-                if facts.verify_again =>
-            {
-                Decision::Run(Step::Verify)
-            }
-            TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified => match phase {
-                Phase::CleaningUp => Decision::Adopt(Phase::Verified),
-                Phase::Pending
-                | Phase::Planning
-                | Phase::Planned
-                | Phase::Applying
-                | Phase::Applied
-                | Phase::Verifying
-                | Phase::Verified
-                | Phase::CleanedUp => Decision::Reach,
-            },
-            TargetPhase::CleanedUp if !facts.soaked => Decision::Wait(Wait::Soaking),
-            TargetPhase::CleanedUp if !facts.cleanup_approved => Decision::Wait(Wait::CleanupApproval),
-            TargetPhase::CleanedUp => Decision::Run(Step::Cleanup),
-        },
+    match (phase, target) {
+        (
+            Phase::Pending
+            | Phase::Planning
+            | Phase::Planned
+            | Phase::Applying
+            | Phase::Applied
+            | Phase::Verifying
+            | Phase::CleanedUp,
+            _,
+        ) => Decision::Adopt(Phase::Verified),
+        (Phase::Verified | Phase::CleaningUp, _) if facts.verify_again => Decision::Run(Step::Verify),
+        (Phase::Verified, TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified) => Decision::Reach,
+        (Phase::CleaningUp, TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified) => {
+            Decision::Adopt(Phase::Verified)
+        }
+        (Phase::Verified | Phase::CleaningUp, TargetPhase::CleanedUp) if !facts.soaked => Decision::Wait(Wait::Soaking),
+        (Phase::Verified | Phase::CleaningUp, TargetPhase::CleanedUp) if !facts.cleanup_approved => {
+            Decision::Wait(Wait::CleanupApproval)
+        }
+        (Phase::Verified | Phase::CleaningUp, TargetPhase::CleanedUp) => Decision::Run(Step::Cleanup),
     }
 }
 

@@ -92,6 +92,7 @@ fn everything() -> impl Iterator<Item = (Phase, TargetPhase, Sight, Facts)> {
 #[case(Phase::Pending, TargetPhase::Verified, Standing::NotApplicable, Decision::NotApplicable)]
 #[case(Phase::Pending, TargetPhase::Verified, Standing::PredecessorPending, Decision::Wait(Wait::Predecessor))]
 #[case(Phase::Pending, TargetPhase::Verified, Standing::OwnedByOther, Decision::Duplicate)]
+#[case(Phase::Pending, TargetPhase::CleanedUp, Standing::ProvenOtherwise, Decision::Wait(Wait::OtherParameters))]
 fn the_lock_is_held(
     #[case] phase: Phase,
     #[case] target: TargetPhase,
@@ -187,6 +188,7 @@ fn nothing_is_copied_behind_our_mark_or_for_another_owner() {
         let sealed = [
             Standing::Proven,
             Standing::CleanedUp,
+            Standing::ProvenOtherwise,
             Standing::NotApplicable,
             Standing::OwnedByOther,
             Standing::PredecessorPending,
@@ -248,5 +250,13 @@ fn every_walk_ends() {
                 assert!(is_reached(phase, target), "{start} {target} {first:?} ends at {phase}");
             }
         }
+    }
+}
+
+#[test]
+fn a_dry_run_stamps_no_mark() {
+    for (phase, _, _, facts) in everything() {
+        let decision = decide(phase, TargetPhase::Planned, Sight::Held(Standing::Unproven), &facts);
+        assert_ne!(decision, Decision::Stamp, "{phase} {facts:?}");
     }
 }

@@ -204,9 +204,13 @@ impl Case<'_> {
     fn not_before(&self, request: &MigrationRequest, hold: Option<&Hold>) -> Option<UnixMillis> {
         let after = i64::try_from(request.cleanup_after.as_millis()).unwrap_or(i64::MAX);
         let by_mark = hold.and_then(|hold| match &hold.survey.mark {
-            Mark::Stamped(stamp) => Some(stamp.verified_at.unwrap_or(UnixMillis(0))),
+            Mark::Stamped(stamp) => stamp.proven_at(),
             Mark::Absent | Mark::Unstamped | Mark::NotApplicable => None,
         });
+        let remembered = self.status.cleanup.as_ref().and_then(|cleanup| cleanup.not_before.as_ref());
+        if let (None, Some(not_before)) = (hold, remembered) {
+            return Some(UnixMillis(not_before.0.as_millisecond()));
+        }
         let by_status = || {
             let completed = self.status.verification.as_ref().and_then(|it| it.completed_at.as_ref())?;
             Some(UnixMillis(completed.0.as_millisecond()))

@@ -10,6 +10,7 @@ use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
 use crate::keyspace::FaultClass;
+use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step, TargetPhase};
 use crate::model::plan::Plan;
 use crate::model::report::{ApplyReport, CleanupReport, VerifyReport};
@@ -157,6 +158,18 @@ pub fn waiting(wait: Wait, request: &MigrationRequest, hold: &Hold, not_before: 
                 "originals stay for {after} after verification{until}; to remove them sooner, lower spec.cleanup.after"
             );
             Verdict::new(Reason::Soaking, message)
+        }
+        Wait::OtherParameters => {
+            let proven = match &hold.survey.mark {
+                Mark::Stamped(stamp) => stamp.parameters.as_deref().unwrap_or("others"),
+                Mark::Absent | Mark::Unstamped | Mark::NotApplicable => "others",
+            };
+            let message = format!(
+                "the mark in Redis proves this migration for {proven}, not for {}; delete this RedisMigration and \
+                 create one with the parameters that were applied",
+                hold.parameters
+            );
+            Verdict::new(Reason::InvalidSpec, message)
         }
         Wait::Predecessor => {
             let name = hold.survey.predecessor_pending.unwrap_or("the migration before");
@@ -339,6 +352,7 @@ fn reason_of_fault(class: FaultClass) -> Reason {
         | FaultClass::ReadOnly
         | FaultClass::NoScript
         | FaultClass::Timeout
+        | FaultClass::Disturbed
         | FaultClass::Connection
         | FaultClass::PersistenceFailing
         | FaultClass::TlsFailed

@@ -35,6 +35,9 @@ use crate::operator::settings::Settings;
 /// A worker that hears nothing for so long gives the lock back: the API server may be away.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How long a worker that is told to stop while it connects still tries to give back what it took.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// How often progress is reported.
 const TICK: Duration = Duration::from_secs(2);
 
@@ -75,6 +78,8 @@ pub struct Hold {
     pub plan: Option<Arc<Plan>>,
     /// Whether everything was compared in this hold.
     pub compared: bool,
+    /// The parameters that the mark must speak of.
+    pub parameters: String,
 }
 
 impl Hold {
@@ -86,6 +91,7 @@ impl Hold {
         }
         match (&self.survey.mark, self.survey.not_applicable, self.survey.predecessor_pending) {
             (Mark::NotApplicable, _, _) | (_, Some(_), _) => Standing::NotApplicable,
+            (Mark::Stamped(stamp), None, _) if !stamp.is_for(&self.parameters) => Standing::ProvenOtherwise,
             (Mark::Stamped(stamp), None, _) if stamp.cleaned_up_at.is_some() => Standing::CleanedUp,
             (Mark::Stamped(_), None, _) => Standing::Proven,
             (Mark::Absent | Mark::Unstamped, None, Some(_)) => Standing::PredecessorPending,
@@ -220,10 +226,15 @@ struct Task {
 impl Task {
     async fn run(self, inbox: mpsc::Receiver<Command>) {
         let assignment = self.assignment();
-        let opened = tokio::select! {
-            opened = self.open(&assignment) => opened,
-            () = self.stop.cancelled() => return self.say(Report::Ended),
+        let opened = {
+            let mut opening = std::pin::pin!(self.open(&assignment));
+            tokio::select! {
+                opened = &mut opening => Some(opened),
+                // A lock that is just being taken is given back rather than left to expire.
+                () = self.stop.cancelled() => tokio::time::timeout(FAREWELL, opening).await.ok(),
+            }
         };
+        let Some(opened) = opened else { return self.say(Report::Ended) };
         let (lease, writer, hold) = match opened {
             Ok(opened) => opened,
             Err(barrier) => return self.say(Report::Barred(barrier)),
@@ -265,8 +276,12 @@ impl Task {
         };
         if other_owner.is_none() {
             journal::claim(&writer, assignment, &me).await?;
+            journal::keep_alive(lease, assignment);
         }
-        Ok((writer, Hold { survey, other_owner, plan: None, compared: false }))
+        Ok((
+            writer,
+            Hold { survey, other_owner, plan: None, compared: false, parameters: assignment.terms.parameters.clone() },
+        ))
     }
 
     /// Whether a claim's resource still exists. One that we may not look at counts as living; its

@@ -71,7 +71,12 @@ fn current(key: &RedisKey, rest: &[u8], readings: &[Entity<'_>], answers: &Answe
     if hash.id.is_none() {
         content::shape_at(key, answers)?;
     }
-    unmigrated(UnmigratedReason::WrongContent)
+    match legacy::entity_at(key, rest, answers) {
+        // An entity of a tenant whose braced id is not to be seen here: it is somebody's all the same.
+        Ok(_) => unmigrated(UnmigratedReason::BracedTenant),
+        Err(need @ Mapping::Need(_)) => Err(need),
+        Err(_) => unmigrated(UnmigratedReason::WrongContent),
+    }
 }
 
 /// The target of an entity, if its name can't be read as another entity's.

@@ -121,6 +121,7 @@ fn a_tombstone_is_what_its_name_allows(#[case] key: &'static str, #[case] expect
 #[case::summary_with_a_plain_id("tenant:a:destinations", "b", unmigrated(WrongContent))]
 #[case::summary_of_a_destination_named_id("tenant:a:destinations", JSON, target("tenant:{a}:destinations", "summary"))]
 #[case::tenant_with_json_id("tenant:a", JSON, unmigrated(WrongContent))]
+#[case::destination_of_a_tenant_that_looks_like_one("tenant:{t}:destination:a:destination:b", "b", unmigrated(BracedTenant))]
 fn an_id_decides(#[case] key: &'static str, #[case] id: &str, #[case] expected: Mapping) {
     assert_eq!(map(&Keyspace::of([(key, with_id(id))]), key), expected);
 }
@@ -138,7 +139,7 @@ fn an_id_decides(#[case] key: &'static str, #[case] id: &str, #[case] expected: 
 #[case::immortal_tombstone("tenant:a", &[("deleted_at", DATE)], target("tenant:{a}:tenant", "tenant"))]
 #[case::current_tenant("tenant:{a}:tenant", &[("name", "x")], unmigrated(WrongContent))]
 #[case::current_summary("tenant:{a}:destinations", &[("d", JSON)], current("summary"))]
-#[case::summary_that_looks_like_a_destination("tenant:{a}:destination:b:destinations", &[("d", JSON)], unmigrated(WrongContent))]
+#[case::summary_that_looks_like_a_destination("tenant:{a}:destination:b:destinations", &[("d", JSON)], unmigrated(BracedTenant))]
 fn without_an_id_content_must_fit(
     #[case] key: &'static str,
     #[case] fields: &[(&str, &str)],

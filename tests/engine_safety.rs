@@ -1,0 +1,133 @@
+//! What keeps a lost server, a late command or another layout from becoming a lost entry.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::engine::journal::{self, Owner};
+use outpost_migrate_redis::engine::stop::Stop;
+use outpost_migrate_redis::keyspace::FaultClass;
+use outpost_migrate_redis::migrations::KeyLayout;
+use outpost_migrate_redis::model::key::RedisKey;
+use outpost_migrate_redis::model::policy::DivergedPolicy;
+use support::engine::{Bench, Expected, MARK, RUN, hset, run_on_owner};
+use support::redis_server::{Options, Standalone};
+use support::snapshot::snapshot;
+use support::wait::{STARTUP, eventually_true};
+
+fn nothing_in_the_way() -> Control {
+    Control::unattended()
+}
+
+fn key(bytes: &[u8]) -> RedisKey {
+    RedisKey::new(bytes.to_vec())
+}
+
+#[tokio::test]
+async fn a_delete_is_not_sent_again_after_the_connection_broke() {
+    let redis = Standalone::start(Options { persistent: true, ..Options::default() }).await;
+    let expected = Expected::load(&redis.endpoint(), 20).await;
+    let bench = Bench::new(&redis.endpoint());
+    bench.migrate(&nothing_in_the_way()).await.expect("a mark");
+    let held = bench.hold().await;
+    let source = key(expected.pairs.keys().next().expect("a source"));
+    let entry = held.writer.entries(std::slice::from_ref(&source)).await.unwrap().remove(0).expect("the source");
+    let compared = held.writer.disturbances();
+
+    redis.kill();
+    redis.restart().await;
+    // The writer notices only when it next sends; whatever it was about to delete must be compared again.
+    eventually_true(STARTUP, "the writer is connected again", async || {
+        held.writer.entries(std::slice::from_ref(&source)).await.is_ok()
+    })
+    .await;
+    let refused = held.writer.unlink_if_unchanged(&[(source.clone(), entry)], compared).await.expect_err("refused");
+
+    assert_eq!(refused.class, FaultClass::Disturbed);
+    assert!(snapshot(&redis.endpoint()).await.contains_key(source.as_bytes()), "the original stands");
+}
+
+#[tokio::test]
+async fn cleanup_stops_when_the_mark_is_gone_even_if_told_to_delete() {
+    let redis = Standalone::start(Options::default()).await;
+    let expected = Expected::load(&redis.endpoint(), 50).await;
+    let bench = Bench::new(&redis.endpoint()).diverged(DivergedPolicy::Delete);
+    bench.migrate(&nothing_in_the_way()).await.expect("a mark");
+    run_on_owner(&redis.endpoint(), MARK, &redis::cmd("DEL").arg(MARK).take()).await;
+
+    let stopped = bench.cleanup(&nothing_in_the_way()).await.expect_err("no mark, no cleanup");
+
+    assert_eq!(stopped, Stop::NotVerified);
+    expected.migrated().assert_same(&bench.snapshot().await.0, "untouched");
+}
+
+#[tokio::test]
+async fn a_mark_for_one_layout_allows_no_cleanup_of_the_other() {
+    let redis = Standalone::start(Options::default()).await;
+    let expected = Expected::load(&redis.endpoint(), 50).await;
+    Bench::new(&redis.endpoint()).migrate(&nothing_in_the_way()).await.expect("a mark");
+    let other = Bench::with_layout(&redis.endpoint(), KeyLayout::TenantTag).diverged(DivergedPolicy::Delete);
+
+    let stopped = other.cleanup(&nothing_in_the_way()).await.expect_err("the mark is another layout's");
+
+    assert_eq!(stopped, Stop::NotVerified);
+    expected.migrated().assert_same(&other.snapshot().await.0, "untouched");
+}
+
+#[tokio::test]
+async fn after_a_lost_mark_the_applications_writes_are_conflicts_and_not_stale_copies() {
+    let redis = Standalone::start(Options::default()).await;
+    let expected = Expected::load(&redis.endpoint(), 30).await;
+    let bench = Bench::new(&redis.endpoint());
+    let held = bench.hold().await;
+    let (plan, run) = held.begin(&nothing_in_the_way()).await.unwrap();
+    held.apply(&nothing_in_the_way(), &plan, &run).await.unwrap();
+    let _proof_of_a_mark_that_is_lost = held.prove(&nothing_in_the_way(), &plan, &run).await.unwrap();
+    held.release().await;
+    let target = expected.pairs.values().next().expect("a target").clone();
+    hset(&redis.endpoint(), &target, "updated_at", "2026-01-01T00:00:00Z").await;
+
+    let stopped = bench.migrate(&nothing_in_the_way()).await.expect_err("a conflict");
+
+    assert!(matches!(stopped, Stop::Conflicts(_)), "{stopped:?}");
+    let kept = snapshot(&redis.endpoint()).await[&target].value.field("updated_at").map(<[u8]>::to_vec);
+    assert_eq!(kept.as_deref(), Some(&b"2026-01-01T00:00:00Z"[..]), "what the application wrote stands");
+}
+
+#[tokio::test]
+async fn a_new_holder_makes_an_earlier_holders_late_mark_be_refused() {
+    let redis = Standalone::start(Options::default()).await;
+    Expected::load(&redis.endpoint(), 10).await;
+    let bench = Bench::new(&redis.endpoint());
+    let first = bench.hold().await;
+    let (plan, run) = first.begin(&nothing_in_the_way()).await.unwrap();
+    first.apply(&nothing_in_the_way(), &plan, &run).await.unwrap();
+    let proof = first.prove(&nothing_in_the_way(), &plan, &run).await.unwrap();
+
+    let owner = Owner { uid: "uid".into(), resource: "ns/name".into() };
+    journal::claim(&first.writer, &bench.assignment, &owner).await.unwrap();
+    let stopped = first.mark(proof).await.expect_err("the run is another's");
+
+    assert_eq!(stopped, Stop::RunLost);
+    bench.assert_no_mark().await;
+    first.release().await;
+}
+
+#[tokio::test]
+async fn the_run_hash_lives_as_long_as_the_lock_is_held() {
+    let redis = Standalone::start(Options::default()).await;
+    Expected::load(&redis.endpoint(), 5).await;
+    let bench = Bench::new(&redis.endpoint());
+    let held = bench.hold().await;
+    held.begin(&nothing_in_the_way()).await.unwrap();
+    journal::keep_alive(&held.lease, &bench.assignment);
+    run_on_owner(&redis.endpoint(), RUN, &redis::cmd("PEXPIRE").arg(RUN).arg(60_000).take()).await;
+
+    eventually_true(STARTUP, "the run hash is renewed with the lock", async || {
+        let life = run_on_owner(&redis.endpoint(), RUN, &redis::cmd("PTTL").arg(RUN).take()).await;
+        matches!(life, redis::Value::Int(millis) if millis > 3_600_000)
+    })
+    .await;
+    held.release().await;
+}
