@@ -513,3 +513,27 @@ async fn a_primary_that_stays_away_ends_a_run_without_a_mark() {
     bench.migrate(&Control::unattended()).await.expect("a mark once it is back");
     expected.assert_migrated(&bench).await;
 }
+
+#[tokio::test]
+async fn a_slot_that_moves_during_the_comparison_costs_one_more() {
+    let cluster = without_replicas().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 200).await;
+    let held = bench.hold().await;
+    let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
+    held.apply(&Control::unattended(), &plan, &run).await.expect("a copy");
+    let reins = Reins::paced(600);
+    let mut progress = reins.progress.clone();
+    let moving = async {
+        progress.wait_for(|seen| seen.is_some_and(|seen| seen.processed > 200)).await.expect("progress");
+        let slot = slot(b"tenant:{tenant_2}:tenant");
+        let from = cluster.owner(slot).await;
+        cluster.move_slot(slot, from, (from + 1) % 3).await;
+        assert!(progress.borrow().is_some_and(|seen| seen.processed < expected.sources()), "the fault did not hit");
+    };
+    let (proof, ()) = tokio::join!(held.prove(&reins.control, &plan, &run), moving);
+    let report = held.mark(proof.expect("a proof")).await.expect("a mark");
+    assert_eq!(report.equal, expected.sources());
+    held.release().await;
+    expected.assert_migrated(&bench).await;
+}

@@ -484,3 +484,20 @@ async fn a_connection_that_breaks_does_not_begin_the_scan_anew() {
     let again = scans().await - pages;
     assert!(again <= pages + 5, "{again} pages instead of {pages}");
 }
+
+#[tokio::test]
+async fn a_server_that_comes_back_keeps_its_other_clients() {
+    let redis = start().await;
+    let bench = Bench::new(&redis.endpoint());
+    let keyspace = bench.keyspace().await;
+    redis.restart().await;
+    // The new run counts connections from the start, so one of these has the id that ours had before.
+    let mut others = Vec::new();
+    for _ in 0..30 {
+        others.push(redis.connection().await);
+    }
+    keyspace.exist(&[RedisKey::from("k")]).await.expect("an answer after the restart");
+    for other in &mut others {
+        redis::cmd("PING").exec_async(other).await.expect("a client that has nothing to do with us");
+    }
+}

@@ -44,7 +44,7 @@ impl Proof {
 ///
 /// # Errors
 /// [`Stop::SourceChanging`] when passes keep finding differences, [`Stop::Conflicts`],
-/// [`Stop::ReplicasMissing`], [`FaultClass::ClusterDown`] when primaries keep being replaced, or what
+/// [`Stop::ReplicasMissing`], [`FaultClass::Moved`] when slots keep changing hands, or what
 /// kept a pass from being complete.
 pub async fn prove(
     writer: &Writer,
@@ -57,7 +57,11 @@ pub async fn prove(
     let settler = Settler { writer, assignment, control, on_difference };
     let mut changed = 0;
     for _ in 0..ROUNDS {
-        let before = writer.relearn().await?;
+        // What can't be learned now shows as a change afterwards.
+        let before = match writer.relearn().await {
+            Ok(now) => now,
+            Err(_) => writer.topology().await,
+        };
         let meter = control.meter(Step::Verify, Some(plan.seen.total_sources()));
         let report: ApplyReport =
             pass::complete(writer, assignment, control, &meter, |keys| settler.compare_first(keys)).await?;
@@ -74,7 +78,7 @@ pub async fn prove(
         }
     }
     Err(match changed {
-        0 => Fault::new(FaultClass::ClusterDown).into(),
+        0 => Fault::new(FaultClass::Moved).into(),
         changed => Stop::SourceChanging { changed },
     })
 }

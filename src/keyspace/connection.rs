@@ -21,11 +21,32 @@ use crate::keyspace::fault::{Fault, FaultClass};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection and the id under which its server knows it.
+/// A connection and how its server knows it.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) inner: MultiplexedConnection,
-    pub(super) id: i64,
+    pub(super) identity: Identity,
+}
+
+/// How a server knows a connection. Ids begin anew with each run of a server, so it takes the address too
+/// to tell a connection from one of another client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    id: String,
+    address: String,
+}
+
+impl Identity {
+    fn parse(client_info: &str) -> Self {
+        let field =
+            |name: &str| client_info.split(' ').find_map(|word| word.strip_prefix(name)).unwrap_or_default().to_owned();
+        Self { id: field("id="), address: field("addr=") }
+    }
+
+    /// Closes this very connection.
+    pub(super) fn kill_command(&self) -> redis::Cmd {
+        redis::cmd("CLIENT").arg("KILL").arg("ID").arg(&self.id).arg("ADDR").arg(&self.address).take()
+    }
 }
 
 /// Opens a connection to a node and names it.
@@ -37,8 +58,8 @@ pub(super) async fn open(endpoint: &RedisEndpoint, node: &NodeAddress, name: &st
         .await
         .map_err(|error| fault(&error))?;
     redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<()>(&mut inner).await.map_err(|error| fault(&error))?;
-    let id = redis::cmd("CLIENT").arg("ID").query_async(&mut inner).await.map_err(|error| fault(&error))?;
-    Ok(Connection { inner, id })
+    let info: String = redis::cmd("CLIENT").arg("INFO").query_async(&mut inner).await.map_err(|error| fault(&error))?;
+    Ok(Connection { inner, identity: Identity::parse(&info) })
 }
 
 fn config(endpoint: &RedisEndpoint, node: &NodeAddress) -> AsyncConnectionConfig {
@@ -111,4 +132,15 @@ impl AsyncDNSResolver for DialInstead {
 /// The class of a connection that nothing is left to try on.
 pub(super) fn unreachable(endpoint: &RedisEndpoint) -> Fault {
     Fault::of(FaultClass::Connection, &NodeAddress { host: endpoint.host.clone(), port: endpoint.port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_known_by_id_and_address() {
+        let identity = Identity::parse("id=3 addr=127.0.0.1:40000 laddr=127.0.0.1:6379 fd=8 name=x");
+        assert_eq!(identity, Identity { id: "3".into(), address: "127.0.0.1:40000".into() });
+    }
 }

@@ -14,7 +14,7 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::{Mutex, RwLock};
 
 use crate::keyspace::command::Command;
-use crate::keyspace::connection::{self, Connection};
+use crate::keyspace::connection::{self, Connection, Identity};
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
 use crate::keyspace::fault::{Fault, FaultClass, Remedy};
 use crate::keyspace::lease::LeaseClock;
@@ -39,7 +39,7 @@ pub struct Keyspace {
 #[derive(Default)]
 struct Slot {
     live: Option<Connection>,
-    dropped_id: Option<i64>,
+    dropped: Option<Identity>,
 }
 
 impl Keyspace {
@@ -207,7 +207,7 @@ impl Keyspace {
             }
             Ok(_) => Err(Fault::of(FaultClass::UnexpectedAnswer, node)),
             Err(error) => {
-                self.drop_connection(node, connection.id).await;
+                self.drop_connection(node, &connection.identity).await;
                 Err(Fault::classify(&error, node))
             }
         }
@@ -249,23 +249,23 @@ impl Keyspace {
         }
         self.check_lease(node)?;
         let mut opened = connection::open(&self.endpoint, node, &self.name).await?;
-        if let Some(id) = slot.dropped_id.take() {
+        if let Some(dropped) = slot.dropped.take() {
             // What the lost connection still had in flight must not land after what follows. Where the
             // user may not do this, the compare-and-set of every write is what is left.
-            let _ = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).query_async::<i64>(&mut opened.inner).await;
+            let _ = dropped.kill_command().query_async::<i64>(&mut opened.inner).await;
         }
         load_scripts(&mut opened, node).await?;
         slot.live = Some(opened.clone());
         Ok(opened)
     }
 
-    async fn drop_connection(&self, node: &NodeAddress, id: i64) {
+    async fn drop_connection(&self, node: &NodeAddress, identity: &Identity) {
         self.disturbances.fetch_add(1, Ordering::SeqCst);
         let slot = self.slot(node).await;
         let mut slot = slot.lock().await;
-        if slot.live.as_ref().is_some_and(|live| live.id == id) {
+        if slot.live.as_ref().is_some_and(|live| live.identity == *identity) {
             slot.live = None;
-            slot.dropped_id = Some(id);
+            slot.dropped = Some(identity.clone());
         }
     }
 
