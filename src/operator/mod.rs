@@ -24,10 +24,11 @@ use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
 use kube::runtime::controller::Controller;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,7 +40,10 @@ use crate::operator::metrics::{Metrics, ResourceLabels};
 use crate::operator::settings::Settings;
 
 /// How long workers have to finish their batch and give their locks back.
-const FAREWELL: Duration = Duration::from_secs(8);
+const FAREWELL: Duration = Duration::from_secs(7);
+
+/// How long reconciles under way have to end.
+const LAST_RECONCILES: Duration = Duration::from_secs(2);
 
 /// How often work of resources that are gone is looked for.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -103,18 +107,18 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     let sweep = tokio::spawn(sweep(Arc::clone(&context), stores, Arc::clone(&health.ready)));
     let probes = tokio::spawn(health::serve(listener, health, shutdown.clone()));
     tracing::info!(%address, holder = %context.settings.holder, "operator started");
-    let farewell = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(FAREWELL).await;
-    };
-    let work = async {
-        join_all(controllers).await;
-        context.tasks.close();
-        context.tasks.wait().await;
-    };
+    let running = join_all(controllers);
+    tokio::pin!(running);
     tokio::select! {
-        () = work => {}
-        () = farewell => tracing::warn!("some work did not end in time; its locks end by themselves"),
+        _ = &mut running => {}
+        () = shutdown.cancelled() => {
+            // A reconcile may wait for an API server that does not answer; workers don't.
+            let _ = tokio::time::timeout(LAST_RECONCILES, running).await;
+        }
+    }
+    context.tasks.close();
+    if tokio::time::timeout(FAREWELL, context.tasks.wait()).await.is_err() {
+        tracing::warn!("some work did not end in time; its locks end by themselves");
     }
     sweep.abort();
     probes.abort();
@@ -122,13 +126,18 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     Ok(())
 }
 
-type Stores = Vec<Store<RedisMigration>>;
+/// The resources of one watch, and whether they were listed once.
+#[derive(Clone)]
+struct Watched {
+    store: Store<RedisMigration>,
+    listed: watch::Receiver<bool>,
+}
 
 /// One controller for each watched namespace, or one for all.
 fn controllers(
     context: &Arc<Context>,
     woken: impl Stream<Item = ObjectRef<RedisMigration>> + Send + 'static,
-) -> (Vec<impl Future<Output = ()>>, Stores) {
+) -> (Vec<impl Future<Output = ()>>, Vec<Watched>) {
     let namespaces = &context.settings.namespaces;
     let apis: Vec<Api<RedisMigration>> = if namespaces.is_empty() {
         vec![Api::all(context.client.clone())]
@@ -136,16 +145,27 @@ fn controllers(
         namespaces.iter().map(|namespace| Api::namespaced(context.client.clone(), namespace)).collect()
     };
     let mut wakes = Vec::new();
-    let mut stores = Vec::new();
+    let mut watched = Vec::new();
     let mut running = Vec::new();
     for api in apis {
         let (sender, receiver) = unbounded();
         wakes.push(sender);
         let stop = context.shutdown.clone();
-        let controller = Controller::new(api, watcher::Config::default())
+        let (store, writer) = reflector::store();
+        let (listing, listed) = watch::channel(false);
+        // Not `Store::wait_until_ready`: it wakes one waiter only, and the controller is one already.
+        let resources = watcher(api, watcher::Config::default())
+            .reflect(writer)
+            .inspect(move |event| {
+                if matches!(event, Ok(watcher::Event::InitDone)) {
+                    listing.send_replace(true);
+                }
+            })
+            .applied_objects();
+        let controller = Controller::for_stream(resources, store.clone())
             .reconcile_on(receiver)
             .graceful_shutdown_on(async move { stop.cancelled().await });
-        stores.push(controller.store());
+        watched.push(Watched { store, listed });
         let context = Arc::clone(context);
         running.push(controller.run(reconcile::reconcile, reconcile::on_error, context).for_each(|result| async {
             if let Err(error) = result {
@@ -153,21 +173,21 @@ fn controllers(
             }
         }));
     }
-    context.tasks.spawn(forward(woken, wakes, stores.clone(), context.shutdown.clone()));
-    (running, stores)
+    context.tasks.spawn(forward(woken, wakes, watched.clone(), context.shutdown.clone()));
+    (running, watched)
 }
 
 /// Hands each wake to the controller that knows the resource.
 async fn forward(
     woken: impl Stream<Item = ObjectRef<RedisMigration>>,
     wakes: Vec<UnboundedSender<ObjectRef<RedisMigration>>>,
-    stores: Stores,
+    watched: Vec<Watched>,
     shutdown: CancellationToken,
 ) {
     let mut woken = std::pin::pin!(woken.take_until(shutdown.cancelled_owned()));
     while let Some(reference) = woken.next().await {
-        for (wake, store) in wakes.iter().zip(&stores) {
-            if store.get(&reference).is_some() {
+        for (wake, watched) in wakes.iter().zip(&watched) {
+            if watched.store.get(&reference).is_some() {
                 let _ = wake.unbounded_send(reference.clone());
             }
         }
@@ -175,9 +195,9 @@ async fn forward(
 }
 
 /// Without a finalizer nobody tells us that a resource is gone: its work is stopped once it is missed.
-async fn sweep(context: Arc<Context>, stores: Stores, ready: Arc<AtomicBool>) {
-    for store in &stores {
-        if store.wait_until_ready().await.is_err() {
+async fn sweep(context: Arc<Context>, mut watched: Vec<Watched>, ready: Arc<AtomicBool>) {
+    for one in &mut watched {
+        if one.listed.wait_for(|listed| *listed).await.is_err() {
             return;
         }
     }
@@ -186,9 +206,9 @@ async fn sweep(context: Arc<Context>, stores: Stores, ready: Arc<AtomicBool>) {
     let mut tick = tokio::time::interval(SWEEP);
     loop {
         tick.tick().await;
-        let living: HashSet<(String, String, String)> = stores
+        let living: HashSet<(String, String, String)> = watched
             .iter()
-            .flat_map(Store::state)
+            .flat_map(|one| one.store.state())
             .filter_map(|resource| {
                 Some((resource.uid()?, resource.namespace().unwrap_or_default(), resource.name_any()))
             })

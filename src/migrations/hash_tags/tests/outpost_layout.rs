@@ -121,7 +121,11 @@ fn a_tombstone_is_what_its_name_allows(#[case] key: &'static str, #[case] expect
 #[case::summary_with_a_plain_id("tenant:a:destinations", "b", unmigrated(WrongContent))]
 #[case::summary_of_a_destination_named_id("tenant:a:destinations", JSON, target("tenant:{a}:destinations", "summary"))]
 #[case::tenant_with_json_id("tenant:a", JSON, unmigrated(WrongContent))]
-#[case::destination_of_a_tenant_that_looks_like_one("tenant:{t}:destination:a:destination:b", "b", unmigrated(BracedTenant))]
+#[case::destination_of_a_tenant_that_looks_like_one(
+    "tenant:{t}:destination:a:destination:b",
+    "b",
+    unmigrated(BracedTenant)
+)]
 fn an_id_decides(#[case] key: &'static str, #[case] id: &str, #[case] expected: Mapping) {
     assert_eq!(map(&Keyspace::of([(key, with_id(id))]), key), expected);
 }
