@@ -2,7 +2,7 @@
 //! it is installed with.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::items_after_statements, missing_docs, unreachable_pub)]
 
 mod support;
 
@@ -145,7 +145,7 @@ async fn a_dry_run_writes_nothing_and_raising_the_target_goes_on() {
     let after = snapshot(&redis.endpoint()).await;
     let claim = format!("{{outpost:migration:{}}}:run", operator::MIGRATION).into_bytes();
     let added: Vec<_> = after.keys().filter(|key| !before.contains_key(*key)).cloned().collect();
-    assert_eq!(added, [claim.clone()], "only the claim of the migration is written");
+    assert_eq!(added, std::slice::from_ref(&claim), "only the claim of the migration is written");
     after.filter(|key, _| key != claim).assert_same(&before, "a dry run leaves every entry as it was");
 
     site.patch(NAME, json!({ "targetPhase": "Applied" })).await;

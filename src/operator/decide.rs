@@ -64,16 +64,35 @@ pub enum Sight {
     Stopped(Step),
 }
 
+/// What status said last, as far as it tells whether somebody has to go on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum LastWord {
+    /// Nothing yet, that work is under way, or trouble that may be over by now.
+    #[default]
+    Open,
+    /// Originals stay until the soak has passed.
+    Soaking,
+    /// A person has to change the spec, or to ask again.
+    Asking,
+    /// Ready.
+    Done,
+}
+
+impl LastWord {
+    /// Every word.
+    pub const ALL: [Self; 4] = [Self::Open, Self::Soaking, Self::Asking, Self::Done];
+}
+
 /// Facts beside phase, target phase and sight; each is a yes or no of its own.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
+    /// What status said last.
+    pub last_word: LastWord,
     /// The spec, or the request to do it again, is newer than what status reflects.
     pub is_news: bool,
     /// The work is to stop.
     pub suspended: bool,
-    /// Status says that somebody has to act first, and nobody has.
-    pub waits_for_news: bool,
     /// A plan was made in this hold of the lock.
     pub planned_in_hold: bool,
     /// The plan at hand is approved, or needs no approval.
@@ -160,35 +179,22 @@ pub fn decide(phase: Phase, target: TargetPhase, sight: Sight, facts: &Facts) ->
         Sight::Stopped(step) => Decision::Report(step),
         Sight::Resting if facts.is_news => Decision::Begin,
         Sight::Resting => Decision::Rest,
-        Sight::Unseen => unseen(phase, target, facts),
+        Sight::Unseen => unseen(facts),
         Sight::Held(_) if facts.suspended => Decision::Wait(Wait::Suspended),
         Sight::Held(standing) => held(phase, target, standing, facts),
     }
 }
 
-/// Nobody works on it: is there a reason to begin?
-fn unseen(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
-    if facts.is_news {
-        return Decision::Begin;
-    }
-    if facts.suspended || facts.waits_for_news || is_reached(phase, target) {
-        return Decision::Rest;
-    }
-    match (phase, target) {
-        (Phase::Verified, TargetPhase::CleanedUp) if !facts.soaked => Decision::Rest,
-        (
-            Phase::Pending
-            | Phase::Planning
-            | Phase::Planned
-            | Phase::Applying
-            | Phase::Applied
-            | Phase::Verifying
-            | Phase::Verified
-            | Phase::CleaningUp
-            | Phase::CleanedUp,
-            TargetPhase::Planned | TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp,
-        ) => Decision::Begin,
-    }
+/// Nobody works on it: is there a reason to begin? Not by the phase, since whoever worked last may have
+/// ended between a phase and the last word about it.
+fn unseen(facts: &Facts) -> Decision {
+    let somebody_must_go_on = match facts.last_word {
+        LastWord::Open => true,
+        LastWord::Soaking => facts.soaked,
+        // Whatever a person does about these is news.
+        LastWord::Asking | LastWord::Done => false,
+    };
+    if facts.is_news || somebody_must_go_on { Decision::Begin } else { Decision::Rest }
 }
 
 /// The lock is held: Redis outranks status.

@@ -7,9 +7,9 @@ use rstest::rstest;
 use super::*;
 
 const CALM: Facts = Facts {
+    last_word: LastWord::Open,
     is_news: false,
     suspended: false,
-    waits_for_news: false,
     planned_in_hold: true,
     plan_approved: true,
     plan_approved_by_hash: false,
@@ -30,9 +30,11 @@ fn sights() -> Vec<Sight> {
 
 /// Every combination of the facts.
 fn all_facts() -> impl Iterator<Item = Facts> {
-    (0..1_u32 << 10).map(|bits| {
+    let words = LastWord::ALL.into_iter().flat_map(|word| (0..1_u32 << 9).map(move |bits| (word, bits)));
+    words.map(|(last_word, bits)| {
         let bit = |at: u32| bits & (1 << at) != 0;
         Facts {
+            last_word,
             is_news: bit(0),
             suspended: bit(1),
             planned_in_hold: bit(2),
@@ -42,7 +44,6 @@ fn all_facts() -> impl Iterator<Item = Facts> {
             cleanup_approved: bit(6),
             soaked: bit(7),
             verify_again: bit(8),
-            waits_for_news: bit(9),
         }
     })
 }
@@ -129,22 +130,21 @@ fn another_tools_mark(#[case] facts: Facts, #[case] expected: Decision) {
 }
 
 #[rstest]
-#[case::begins(Phase::Pending, CALM, Decision::Begin)]
-#[case::reached(Phase::Verified, CALM, Decision::Rest)]
-#[case::news(Phase::Verified, Facts { is_news: true, ..CALM }, Decision::Begin)]
-#[case::waits_for_somebody(Phase::Planned, Facts { waits_for_news: true, ..CALM }, Decision::Rest)]
-#[case::somebody_acted(Phase::Planned, Facts { waits_for_news: true, is_news: true, ..CALM }, Decision::Begin)]
-#[case::killed_between_steps(Phase::Planned, Facts { plan_approved: false, ..CALM }, Decision::Begin)]
-#[case::suspended(Phase::Applying, Facts { suspended: true, ..CALM }, Decision::Rest)]
-fn nobody_works_on_it(#[case] phase: Phase, #[case] facts: Facts, #[case] expected: Decision) {
-    assert_eq!(decide(phase, TargetPhase::Verified, Sight::Unseen, &facts), expected);
-}
-
-#[test]
-fn a_soak_holds_no_lock() {
-    let soaking = Facts { soaked: false, ..CALM };
-    assert_eq!(decide(Phase::Verified, TargetPhase::CleanedUp, Sight::Unseen, &soaking), Decision::Rest);
-    assert_eq!(decide(Phase::Verified, TargetPhase::CleanedUp, Sight::Unseen, &CALM), Decision::Begin);
+#[case::begins(CALM, Decision::Begin)]
+#[case::done(Facts { last_word: LastWord::Done, ..CALM }, Decision::Rest)]
+#[case::asking(Facts { last_word: LastWord::Asking, ..CALM }, Decision::Rest)]
+#[case::soaking(Facts { last_word: LastWord::Soaking, soaked: false, ..CALM }, Decision::Rest)]
+#[case::soaked(Facts { last_word: LastWord::Soaking, ..CALM }, Decision::Begin)]
+#[case::unsaid_suspension(Facts { suspended: true, ..CALM }, Decision::Begin)]
+fn nobody_works_on_it(#[case] facts: Facts, #[case] expected: Decision) {
+    // Phase and target phase do not matter: a phase may be reached before status says so.
+    for phase in Phase::ALL {
+        for target in TargetPhase::ALL {
+            assert_eq!(decide(phase, target, Sight::Unseen, &facts), expected, "{phase} {target}");
+            let news = Facts { is_news: true, ..facts };
+            assert_eq!(decide(phase, target, Sight::Unseen, &news), Decision::Begin, "{phase} {target}");
+        }
+    }
 }
 
 #[test]

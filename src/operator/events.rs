@@ -25,7 +25,8 @@ impl Events {
 
     /// A transition of a resource. An event that can't be published is lost: status has it all.
     pub async fn transition(&self, resource: &RedisMigration, verdict: &Verdict) {
-        let milestone = verdict.records.last();
+        // A milestone that holds no longer is told by the reason.
+        let milestone = verdict.records.iter().rfind(|record| record.holds);
         if milestone.is_none() && matches!(verdict.reason, Reason::Progressing | Reason::TargetReached) {
             // The milestone before said it.
             return;

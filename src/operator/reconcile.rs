@@ -18,6 +18,7 @@ use crate::api::v1alpha1::status::{
     ApprovalStatus, CleanupStatus, LockStatus, PlanStatus, ProgressStatus, VerificationStatus,
 };
 use crate::api::v1alpha1::{RedisMigration, RedisMigrationStatus, record};
+use crate::engine::Stop;
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step};
 use crate::model::plan::{PLAN_VERSION, PlanHash};
@@ -25,10 +26,16 @@ use crate::model::progress::Progress;
 use crate::model::time::UnixMillis;
 use crate::operator::Context;
 use crate::operator::clock::now;
-use crate::operator::decide::{Decision, Facts, Sight, Wait, decide};
+use crate::operator::decide::{Decision, Facts, LastWord, Sight, Wait, decide};
 use crate::operator::metrics::ResourceLabels;
 use crate::operator::words;
 use crate::operator::worker::{Barrier, Command, Hold, Order, Outcome, Report, Worker};
+
+/// So much later than due, that it surely is due then.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// When to try again after the lock was lost.
+const AFTER_LOSS: Duration = Duration::from_secs(1);
 
 /// At most one write of progress in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
@@ -45,9 +52,6 @@ pub enum ReconcileError {
     /// The API server took too long.
     #[error("the API server did not answer in time")]
     Timeout,
-    /// The lock was lost before status could be written.
-    #[error("the lock was lost; status stays as it is")]
-    LeaseLost,
 }
 
 impl ReconcileError {
@@ -121,7 +125,7 @@ impl Case<'_> {
         let decision = decide(self.status.phase, request.target, observed.sight, &observed.facts);
         self.context.metrics.in_phase(&self.labels(), self.status.phase);
         match (decision, observed.worker.as_ref(), observed.report.as_ref()) {
-            (Decision::Rest, _, _) => Ok(self.rest(request, &observed)),
+            (Decision::Rest, _, _) => Ok(self.rest(&observed)),
             (Decision::Begin, _, _) => Ok(self.begin(request)),
             (Decision::Interrupt, Some(worker), _) => {
                 worker.interrupt();
@@ -138,6 +142,7 @@ impl Case<'_> {
         let asked = (request.generation, request.requested_at.clone());
         let (worker, report, rest_until, tried) = self.context.desk.at(&request.uid, |place| {
             if matches!(place.report(), Some(Report::Ended)) {
+                self.context.metrics.holds_lock(&self.labels(), false);
                 place.worker = None;
                 place.rest_until.get_or_insert_with(Instant::now);
             }
@@ -171,9 +176,9 @@ impl Case<'_> {
         let cleanup_is_consumed =
             consumed.and_then(|approval| approval.cleanup_hash.as_deref()) == Some(cleanup_hash.as_str());
         Facts {
+            last_word: last_word(&self.status),
             is_news,
             suspended: request.suspended,
-            waits_for_news: Reason::ALL.into_iter().any(|reason| words::needs_somebody(reason) && self.says(reason)),
             planned_in_hold: plan.is_some(),
             plan_approved: plan
                 .is_some_and(|plan| request.approval.allows_plan(&plan.hash) || plan_is_consumed(&plan.hash)),
@@ -185,11 +190,6 @@ impl Case<'_> {
             verify_again: worker.is_some_and(|worker| worker.order.asked_again)
                 && hold.is_some_and(|hold| !hold.compared),
         }
-    }
-
-    /// Whether status gives this reason already.
-    fn says(&self, reason: Reason) -> bool {
-        ready_reason(&self.status) == Some(reason.to_string().as_str())
     }
 
     fn sources_known(&self) -> Option<u64> {
@@ -218,26 +218,16 @@ impl Case<'_> {
         by_mark.or_else(by_status).map(|at| UnixMillis(at.0.saturating_add(after)))
     }
 
-    fn rest(&self, request: &MigrationRequest, observed: &Observed) -> Action {
-        let soaking = self
-            .status
-            .cleanup
-            .as_ref()
-            .and_then(|cleanup| cleanup.not_before.as_ref())
-            .filter(|_| self.status.phase == Phase::Verified && !request.suspended)
-            .map(|at| at.0.as_millisecond().saturating_sub(now().0))
-            .and_then(|millis| u64::try_from(millis).ok())
-            .map(|millis| Duration::from_millis(millis.saturating_add(100)));
-        let due = observed.rest_until.map(|until| until.saturating_duration_since(Instant::now()));
-        match (due.filter(|due| !due.is_zero()), soaking) {
-            (Some(due), _) if !self.is_settled(request) => Action::requeue(due + Duration::from_millis(100)),
-            (_, Some(soaking)) => Action::requeue(soaking),
-            _ => Action::await_change(),
-        }
-    }
-
-    fn is_settled(&self, request: &MigrationRequest) -> bool {
-        crate::operator::decide::is_reached(self.status.phase, request.target)
+    fn rest(&self, observed: &Observed) -> Action {
+        let due = match observed.facts.last_word {
+            LastWord::Open => observed.rest_until.map(|until| until.saturating_duration_since(Instant::now())),
+            LastWord::Soaking => {
+                let not_before = self.status.cleanup.as_ref().and_then(|cleanup| cleanup.not_before.as_ref());
+                not_before.map(|at| until(UnixMillis(at.0.as_millisecond())))
+            }
+            LastWord::Asking | LastWord::Done => None,
+        };
+        due.map_or_else(Action::await_change, |due| Action::requeue(due + MARGIN))
     }
 
     fn begin(&self, request: &MigrationRequest) -> Action {
@@ -302,7 +292,14 @@ impl Case<'_> {
                 let verdict = words::adopted(phase);
                 let mut next = self.status.clone();
                 next.enter(phase, verdict.message.clone(), now);
-                self.write_as_holder(request, worker, next, &verdict).await?;
+                if phase == Phase::Pending {
+                    // What they tell of is no longer so.
+                    (next.verification, next.cleanup) = (None, None);
+                }
+                if !self.write_as_holder(request, worker, next, &verdict).await? {
+                    return Ok(Action::await_change());
+                }
+                self.context.events.transition(&self.resource, &verdict).await;
                 Ok(Action::requeue(Duration::from_millis(10)))
             }
             (Decision::Stamp, Report::Held(_)) => {
@@ -372,8 +369,9 @@ impl Case<'_> {
         let total = hold.plan.as_ref().map(|plan| plan.seen.total_sources()).or(self.sources_known());
         next.progress = Some(Progress::begin(step, total.filter(|_| step != Step::Plan)).into());
         self.consume_approval(request, hold, step, &mut next);
-        self.write_as_holder(request, worker, next, &verdict).await?;
-        worker.command(Command::Run(step));
+        if self.write_as_holder(request, worker, next, &verdict).await? {
+            worker.command(Command::Run(step));
+        }
         Ok(Action::await_change())
     }
 
@@ -438,9 +436,10 @@ impl Case<'_> {
         if let Some(phase) = reached {
             next.enter(phase, verdict.message.clone(), now);
         }
-        self.write_as_holder(request, worker, next, &verdict).await?;
-        self.context.events.transition(&self.resource, &verdict).await;
-        worker.command(Command::Recorded);
+        if self.write_as_holder(request, worker, next, &verdict).await? {
+            self.context.events.transition(&self.resource, &verdict).await;
+            worker.command(Command::Recorded);
+        }
         Ok(Action::await_change())
     }
 
@@ -476,33 +475,44 @@ impl Case<'_> {
             progress.eta = None;
             progress.keys_per_second = 0;
         }
-        let written = self.write(request, Some(worker), next, verdict).await;
-        if written.is_err() && worker.holds_lock() {
-            // Somebody wrote in between: read and decide again, still holding the lock.
-            written?;
+        if worker.order.request.requested_at == request.requested_at {
+            next.last_handled_request.clone_from(&request.requested_at);
         }
-        if !self.says(verdict.reason) {
+        let won = match self.write(request, Some(worker), next, verdict).await {
+            // Somebody wrote in between: read and decide again, still holding the lock.
+            Err(error) if worker.holds_lock() => return Err(error),
+            Err(_) => false,
+            Ok(won) => won,
+        };
+        worker.command(Command::End);
+        self.context.metrics.holds_lock(&self.labels(), false);
+        if !won {
+            // The lock was lost before this could be told; whoever has it next tells.
+            self.context.desk.rest(&request.uid, AFTER_LOSS);
+            return Ok(Action::requeue(AFTER_LOSS + MARGIN));
+        }
+        self.tell(verdict).await;
+        let pause = match (verdict.reason, verdict.reason.standing()) {
+            (Reason::Soaking, _) => self.not_before(request, None).map_or(AFTER_LOSS, until),
+            (reason, Readiness::Reconciling | Readiness::Stalled) if !words::needs_somebody(reason) => {
+                words::retry_after(reason)
+            }
+            // Status itself says that there is nothing to try again.
+            (_, Readiness::Reconciling | Readiness::Stalled | Readiness::Ready | Readiness::Waiting) => {
+                self.context.desk.rest(&request.uid, Duration::ZERO);
+                return Ok(Action::await_change());
+            }
+        };
+        self.context.desk.rest(&request.uid, pause);
+        Ok(Action::requeue(pause + MARGIN))
+    }
+
+    /// An event and a metric, if the reason in status was another.
+    async fn tell(&self, verdict: &Verdict) {
+        if ready_reason(&self.status).as_deref() != Some(verdict.reason.to_string().as_str()) {
             self.context.metrics.failed(verdict.reason);
             self.context.events.transition(&self.resource, verdict).await;
         }
-        worker.command(Command::End);
-        self.context.metrics.holds_lock(&self.labels(), false);
-        let pause = words::retry_after(verdict.reason);
-        self.context.desk.rest(&request.uid, pause);
-        let is_over = verdict.reason.standing() == Readiness::Ready || words::needs_somebody(verdict.reason);
-        Ok(if is_over {
-            Action::await_change()
-        } else {
-            Action::requeue(self.until_due(request, verdict.reason, pause))
-        })
-    }
-
-    fn until_due(&self, request: &MigrationRequest, reason: Reason, pause: Duration) -> Duration {
-        if reason != Reason::Soaking {
-            return pause + Duration::from_millis(100);
-        }
-        let millis = self.not_before(request, None).map_or(1000, |at| at.0.saturating_sub(now().0));
-        Duration::from_millis(u64::try_from(millis).unwrap_or(0).clamp(100, 300_000))
     }
 
     /// Nobody here has the lock. What may be written is the same for every replica, and only if it
@@ -525,15 +535,20 @@ impl Case<'_> {
                     since: holder.since.as_deref().and_then(UnixMillis::parse_rfc3339).map(record::time),
                 });
             }
+            // Had and lost: whoever has it now tells.
+            Barrier::Stop(Stop::Interrupted | Stop::LeaseLost | Stop::RunLost) => {
+                self.context.desk.rest(&request.uid, AFTER_LOSS);
+                return Ok(Action::requeue(AFTER_LOSS + MARGIN));
+            }
             Barrier::Secret(_) | Barrier::Stop(_) => next.lock = None,
         }
-        let says_so = self.says(verdict.reason)
+        let said = self.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        let says_so = said.is_some_and(|it| it.reason == verdict.reason.to_string() && it.message == verdict.message)
             && self.status.observed_generation == Some(request.generation)
             && self.status.lock == next.lock;
         if !says_so {
             self.write(request, None, next, &verdict).await?;
-            self.context.metrics.failed(verdict.reason);
-            self.context.events.transition(&self.resource, &verdict).await;
+            self.tell(&verdict).await;
         }
         self.context.desk.rest(&request.uid, pause);
         Ok(Action::requeue(pause))
@@ -546,16 +561,18 @@ impl Case<'_> {
         next.observed_generation = Some(generation);
         next.conditions = verdict.apply_to(&self.status.conditions, generation, now());
         self.replace(next).await?;
+        self.tell(verdict).await;
         Ok(Action::await_change())
     }
 
+    /// Whether it was written: not by whom the lock was lost.
     async fn write_as_holder(
         &self,
         request: &MigrationRequest,
         worker: &Worker,
         mut next: RedisMigrationStatus,
         verdict: &Verdict,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<bool, ReconcileError> {
         next.lock = Some(LockStatus {
             holder: self.context.settings.holder.clone(),
             operation: next.progress.as_ref().map(|progress| progress.step.clone()),
@@ -572,25 +589,22 @@ impl Case<'_> {
         self.write(request, Some(worker), next, verdict).await
     }
 
+    /// Whether it was written: a holder that lost the lock writes nothing any more.
     async fn write(
         &self,
         request: &MigrationRequest,
         holder: Option<&Worker>,
         mut next: RedisMigrationStatus,
         verdict: &Verdict,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<bool, ReconcileError> {
         next.observed_generation = Some(request.generation);
         next.conditions = verdict.apply_to(&self.status.conditions, request.generation, now());
-        if let Some(worker) = holder {
-            if !worker.holds_lock() {
-                return Err(ReconcileError::LeaseLost);
-            }
-            if worker.order.request.requested_at == request.requested_at {
-                next.last_handled_request.clone_from(&request.requested_at);
-            }
+        if holder.is_some_and(|worker| !worker.holds_lock()) {
+            return Ok(false);
         }
         self.context.metrics.in_phase(&self.labels(), next.phase);
-        self.replace(next).await
+        self.replace(next).await?;
+        Ok(true)
     }
 
     async fn replace(&self, next: RedisMigrationStatus) -> Result<(), ReconcileError> {
@@ -627,8 +641,27 @@ fn is_outdated(told: &MigrationRequest, asked: &MigrationRequest) -> bool {
         || told.requested_at != asked.requested_at
 }
 
-fn ready_reason(status: &RedisMigrationStatus) -> Option<&str> {
-    status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.as_str())
+/// The reasons themselves say whether somebody has to go on.
+fn last_word(status: &RedisMigrationStatus) -> LastWord {
+    let said = ready_reason(status);
+    match Reason::ALL.into_iter().find(|reason| said.as_deref() == Some(reason.to_string().as_str())) {
+        None => LastWord::Open,
+        Some(Reason::Soaking) => LastWord::Soaking,
+        Some(reason) if words::needs_somebody(reason) => LastWord::Asking,
+        Some(reason) => match reason.standing() {
+            Readiness::Ready => LastWord::Done,
+            Readiness::Waiting => LastWord::Asking,
+            Readiness::Reconciling | Readiness::Stalled => LastWord::Open,
+        },
+    }
+}
+
+fn until(at: UnixMillis) -> Duration {
+    Duration::from_millis(u64::try_from(at.0.saturating_sub(now().0)).unwrap_or(0))
+}
+
+fn ready_reason(status: &RedisMigrationStatus) -> Option<String> {
+    status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone())
 }
 
 /// The progress of a step that is done: everything was dealt with.

@@ -3,6 +3,9 @@
 //!
 //! Status is read with the product's own types; what is compared with it is read independently.
 
+// Each test binary uses a part of it, as of the harness.
+#![allow(dead_code, clippy::doc_markdown)]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use outpost_migrate_redis::api::v1alpha1::{RedisMigration, RedisMigrationStatus};
 use outpost_migrate_redis::model::phase::Phase;
 use serde_json::{Value, json};
@@ -513,9 +516,4 @@ pub async fn assert_left_clean(site: &Site, redis: &Endpoint) {
     let staged = snapshot(redis).await;
     let staged: Vec<_> = staged.keys().filter(|key| key.starts_with(b"outpost:migration:staging:")).collect();
     assert!(staged.is_empty(), "{staged:?}");
-}
-
-/// A name for messages.
-pub fn name_of(resource: &RedisMigration) -> String {
-    resource.name_any()
 }
