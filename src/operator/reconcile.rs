@@ -132,6 +132,7 @@ impl Case<'_> {
             }
             (place.worker.clone(), place.report(), place.rest_until, place.tried.clone())
         });
+        let rest_until = rest_until.max(stalled_until(&self.status));
         let is_news = self.status.observed_generation != Some(request.generation) || self.is_asked_again(request);
         let sight = match &report {
             Some(Report::Opening) => Sight::Opening,
@@ -622,6 +623,19 @@ fn last_word(status: &RedisMigrationStatus) -> LastWord {
             Readiness::Reconciling | Readiness::Stalled => LastWord::Open,
         },
     }
+}
+
+/// Until when nobody tries again what any replica found to need a person, so that replicas do not
+/// take turns at it. A spec that was not understood is another matter: this operator may be newer.
+fn stalled_until(status: &RedisMigrationStatus) -> Option<Instant> {
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled")?;
+    let reason = Reason::ALL.into_iter().find(|reason| stalled.reason == reason.to_string())?;
+    if matches!(reason, Reason::InvalidSpec | Reason::UnknownMigration) {
+        return None;
+    }
+    let pause = i64::try_from(words::retry_after(reason).as_millis()).unwrap_or(i64::MAX);
+    let due = UnixMillis(stalled.last_transition_time.0.as_millisecond().saturating_add(pause));
+    Some(Instant::now() + until(due))
 }
 
 fn until(at: UnixMillis) -> Duration {

@@ -270,6 +270,20 @@ impl Site {
         self.control_plane.audit_events().into_iter().filter(is_one).collect()
     }
 
+    /// How many successful writes of a resource's status there are, to be compared with later. A write
+    /// can be read back a moment before its line is in the audit log.
+    pub async fn count_status_writes(&self, name: &str) -> usize {
+        let mut count = usize::MAX;
+        loop {
+            let now = self.status_writes(name).len();
+            if now == count {
+                return now;
+            }
+            count = now;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     /// Everything that the operator asked in this namespace and was refused for want of permission.
     pub fn forbidden(&self) -> Vec<AuditEvent> {
         let prefix = format!("system:serviceaccount:{}:", self.namespace);
