@@ -947,3 +947,22 @@ async fn a_migration_waits_for_the_one_before_it() {
     tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap().unwrap();
     assert_left_clean(&site, &redis.endpoint()).await;
 }
+
+#[tokio::test]
+async fn a_changed_limit_counts_at_once() {
+    let site = Site::new("faster").await;
+    let redis = Standalone::start(Options::default()).await;
+    let before = tenants_only(&redis.endpoint(), 60).await;
+    let _operator = site.operator().await;
+    // Copying alone would take minutes; the plan is made at full speed.
+    site.create(NAME, spec(&redis.endpoint(), json!({ "targetPhase": "Planned" }))).await;
+    site.wait_ready(NAME, SOON, Phase::Planned).await;
+    site.patch(NAME, json!({ "targetPhase": "Verified", "limits": { "keysPerSecond": 10 } })).await;
+    site.wait(NAME, SOON, "it works slowly", |status| status.progress.as_ref().is_some_and(|it| it.processed > 0))
+        .await;
+    assert!(targets_present(&redis.endpoint(), &before).await < targets(&before).len());
+    site.patch(NAME, json!({ "limits": { "keysPerSecond": null } })).await;
+    site.wait_ready(NAME, Duration::from_secs(15), Phase::Verified).await;
+    data(&redis.endpoint()).await.assert_same(&migrated(&before), "every source is at its target");
+    assert_left_clean(&site, &redis.endpoint()).await;
+}

@@ -89,6 +89,8 @@ pub struct Facts {
     pub is_news: bool,
     /// The work is to stop.
     pub suspended: bool,
+    /// The worker was told other choices than the spec makes now.
+    pub is_outdated: bool,
     /// A plan was made in this hold of the lock.
     pub planned_in_hold: bool,
     /// The plan at hand is approved, or needs no approval.
@@ -168,7 +170,7 @@ pub fn decide(phase: Phase, target: TargetPhase, sight: Sight, facts: &Facts) ->
     match sight {
         Sight::Opening => Decision::Follow,
         Sight::Barred => Decision::ReportBarred,
-        Sight::Working(_) if facts.suspended => Decision::Interrupt,
+        Sight::Working(_) if facts.suspended || facts.is_outdated => Decision::Interrupt,
         Sight::Working(_) => Decision::Follow,
         Sight::Finished(step) => Decision::Record(step),
         Sight::Stopped(step) => Decision::Report(step),

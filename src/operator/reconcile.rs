@@ -28,6 +28,7 @@ use crate::operator::Context;
 use crate::operator::clock::now;
 use crate::operator::decide::{Decision, Facts, LastWord, Sight, Wait, decide};
 use crate::operator::metrics::ResourceLabels;
+use crate::operator::secrets::SecretProblem;
 use crate::operator::words;
 use crate::operator::worker::{Barrier, Command, Hold, Outcome, Report, Worker};
 
@@ -164,6 +165,7 @@ impl Case<'_> {
             last_word: last_word(&self.status),
             is_news,
             suspended: request.suspended,
+            is_outdated: worker.is_some_and(|worker| chooses_otherwise(&worker.request, request)),
             planned_in_hold: plan.is_some(),
             plan_approved: plan
                 .is_some_and(|plan| request.approval.allows_plan(&plan.hash) || plan_is_consumed(&plan.hash)),
@@ -257,6 +259,8 @@ impl Case<'_> {
                 let mut verdict = words::stopped(stop);
                 if request.suspended {
                     verdict = words::suspended();
+                } else if chooses_otherwise(&worker.request, request) && *stop == Stop::Interrupted {
+                    verdict = words::changed();
                 }
                 tracing::info!(resource = %request.name, %step, reason = %verdict.reason, "step ended");
                 self.end(request, worker, self.status.clone(), &verdict).await
@@ -510,6 +514,11 @@ impl Case<'_> {
                 self.context.desk.rest(&request.uid, AFTER_LOSS);
                 return Ok(Action::requeue(AFTER_LOSS + MARGIN));
             }
+            // Not the Secret is missing, but the API server, which can't be told anything.
+            Barrier::Secret(SecretProblem::Unreachable(_)) => {
+                self.context.desk.rest(&request.uid, AFTER_LOSS);
+                return Ok(Action::requeue(AFTER_LOSS + MARGIN));
+            }
             Barrier::Secret(_) | Barrier::Stop(_) => next.lock = None,
         }
         let said = self.status.conditions.iter().find(|condition| condition.type_ == "Ready");
@@ -602,13 +611,17 @@ fn hold_of(report: Option<&Report>) -> Option<&Hold> {
     }
 }
 
-/// Whether the worker was told other choices than the spec now makes.
+/// Whether another worker has to be told what the spec, or a request, says now.
 fn is_outdated(told: &MigrationRequest, asked: &MigrationRequest) -> bool {
+    chooses_otherwise(told, asked) || told.requested_at != asked.requested_at
+}
+
+/// Whether work under way goes by choices that the spec does not make any more.
+fn chooses_otherwise(told: &MigrationRequest, asked: &MigrationRequest) -> bool {
     told.terms() != asked.terms()
         || told.limits != asked.limits
         || told.min_replicas != asked.min_replicas
         || told.redis != asked.redis
-        || told.requested_at != asked.requested_at
 }
 
 /// The reasons themselves say whether somebody has to go on.

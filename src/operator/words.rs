@@ -170,6 +170,12 @@ pub fn suspended() -> Verdict {
     Verdict::new(Reason::Suspended, "spec.suspend is set; the lock is free. Set it to false to go on")
 }
 
+/// The spec changed while a step was under way.
+#[must_use]
+pub fn changed() -> Verdict {
+    Verdict::new(Reason::Progressing, "the spec has changed; going on by what it says now")
+}
+
 /// The target phase is reached.
 #[must_use]
 pub fn reached(phase: Phase, target: TargetPhase, kept_originals: bool) -> Verdict {
