@@ -68,7 +68,7 @@ async fn a_whole_walk_on_a_cluster() {
     // While it runs, status is never ahead of the data, and people see it move.
     let all = targets(&before).len();
     let mut shown_while_running = Vec::new();
-    let mut compared = 0;
+    let (mut compared, mut saw_eta) = (0, false);
     eventually_true(Duration::from_secs(180), "the migration is verified", async || {
         let status = site.status(NAME).await;
         assert_kstatus(&status);
@@ -77,12 +77,14 @@ async fn a_whole_walk_on_a_cluster() {
             let present = targets_present(&redis, &before).await;
             assert!(present >= usize::try_from(claimed).unwrap(), "status says {claimed}, there are {present}");
             compared += usize::from(claimed > 0 && present < all);
+            saw_eta |= status.progress.is_some_and(|progress| progress.eta.is_some() && progress.keys_per_second > 0);
             shown_while_running.push(site.kubectl(&["get", "rmig", NAME, "--no-headers"]));
         }
         status.phase == Phase::Verified
     })
     .await;
     assert!(compared > 0, "no look at a run under way");
+    assert!(saw_eta, "how long it takes was never told");
     let moving = shown_while_running.iter().any(|line| line.contains("Applying") && line.contains('%'));
     assert!(moving, "{shown_while_running:#?}");
     site.kubectl(&["wait", "rmig", NAME, "--for=condition=Verified", "--timeout=30s"]);
@@ -297,7 +299,7 @@ async fn a_suspended_run_gives_the_lock_back_and_goes_on_later() {
     assert!(there < targets(&before).len(), "it was over before it was suspended");
     let held = snapshot(&redis.endpoint()).await;
     // A measured window: nothing happens while suspended.
-    let writes = site.status_writes(NAME).len();
+    let writes = site.count_status_writes(NAME).await;
     window(Duration::from_secs(8)).await;
     snapshot(&redis.endpoint()).await.assert_same(&held, "nothing is written while suspended");
     assert_eq!(site.status_writes(NAME).len(), writes, "a suspended resource causes no writes");
@@ -336,7 +338,7 @@ async fn writes_of_status_are_few_and_an_idle_resource_causes_none() {
     let done = site.wait_ready(NAME, SOON, Phase::Verified).await;
     let took = began.elapsed();
     assert!(took > Duration::from_secs(10), "not paced: {took:?}");
-    let writes = site.status_writes(NAME).len();
+    let writes = site.count_status_writes(NAME).await;
     // One for each phase, one for Ready, and one of progress in two seconds.
     let allowed = done.history.len() + 1 + usize::try_from(took.as_secs() / 2 + 1).unwrap();
     assert!(writes <= allowed, "{writes} writes in {took:?}, {allowed} are allowed");
@@ -348,6 +350,7 @@ async fn writes_of_status_are_few_and_an_idle_resource_causes_none() {
         let ours = site.control_plane.audit_events();
         ours.into_iter().filter(|event| event.is_write() && event.user.starts_with(&prefix)).count()
     };
+    site.count_status_writes(NAME).await;
     let (writes, held) = (all(), snapshot(&redis.endpoint()).await);
     window(Duration::from_secs(15)).await;
     assert_eq!(all(), writes, "an idle resource causes no writes");
@@ -671,7 +674,7 @@ async fn a_migration_that_does_not_apply_ends_at_once() {
     let status: String = redis::from_redis_value(command(&redis, &["HGET", &key, "status"]).await).unwrap();
     assert_eq!(status, "not_applicable");
     data(&redis.endpoint()).await.assert_same(&before, "nothing is touched");
-    let writes = site.status_writes(NAME).len();
+    let writes = site.count_status_writes(NAME).await;
     window(Duration::from_secs(6)).await;
     assert_eq!(site.status_writes(NAME).len(), writes, "it is done");
 }
@@ -693,7 +696,7 @@ async fn a_lock_of_another_tool_is_respected_and_shown() {
         assert_kstatus(&waiting);
         assert_eq!(waiting.lock.as_ref().map(|lock| lock.holder.as_str()), Some(text.as_str()));
         assert!(condition(&waiting, "Reconciling").is_some());
-        let writes = site.status_writes(&name).len();
+        let writes = site.count_status_writes(&name).await;
         // A measured window: nothing is done, and nothing said twice.
         window(Duration::from_secs(7)).await;
         snapshot(&endpoint).await.assert_same(&held, "nothing is touched behind another's lock");
@@ -942,5 +945,24 @@ async fn a_migration_waits_for_the_one_before_it() {
     assert_eq!((count("one:"), count("two:"), count("three:")), (20, 20, 20));
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap().unwrap();
+    assert_left_clean(&site, &redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn a_changed_limit_counts_at_once() {
+    let site = Site::new("faster").await;
+    let redis = Standalone::start(Options::default()).await;
+    let before = tenants_only(&redis.endpoint(), 60).await;
+    let _operator = site.operator().await;
+    // Copying alone would take minutes; the plan is made at full speed.
+    site.create(NAME, spec(&redis.endpoint(), json!({ "targetPhase": "Planned" }))).await;
+    site.wait_ready(NAME, SOON, Phase::Planned).await;
+    site.patch(NAME, json!({ "targetPhase": "Verified", "limits": { "keysPerSecond": 10 } })).await;
+    site.wait(NAME, SOON, "it works slowly", |status| status.progress.as_ref().is_some_and(|it| it.processed > 0))
+        .await;
+    assert!(targets_present(&redis.endpoint(), &before).await < targets(&before).len());
+    site.patch(NAME, json!({ "limits": { "keysPerSecond": null } })).await;
+    site.wait_ready(NAME, Duration::from_secs(15), Phase::Verified).await;
+    data(&redis.endpoint()).await.assert_same(&migrated(&before), "every source is at its target");
     assert_left_clean(&site, &redis.endpoint()).await;
 }

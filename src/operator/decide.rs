@@ -93,6 +93,8 @@ pub struct Facts {
     pub is_news: bool,
     /// The work is to stop.
     pub suspended: bool,
+    /// The worker was told other choices than the spec makes now.
+    pub is_outdated: bool,
     /// A plan was made in this hold of the lock.
     pub planned_in_hold: bool,
     /// The plan at hand is approved, or needs no approval.
@@ -172,7 +174,7 @@ pub fn is_reached(phase: Phase, target: TargetPhase) -> bool {
 #[must_use]
 pub fn decide(phase: Phase, target: TargetPhase, sight: Sight, facts: &Facts) -> Decision {
     match sight {
-        Sight::Working(_) if facts.suspended => Decision::Interrupt,
+        Sight::Working(_) if facts.suspended || facts.is_outdated => Decision::Interrupt,
         Sight::Opening | Sight::Working(_) => Decision::Follow,
         Sight::Barred => Decision::ReportBarred,
         Sight::Finished(step) => Decision::Record(step),

@@ -10,6 +10,7 @@ const CALM: Facts = Facts {
     last_word: LastWord::Open,
     is_news: false,
     suspended: false,
+    is_outdated: false,
     planned_in_hold: true,
     plan_approved: true,
     plan_approved_by_hash: false,
@@ -30,7 +31,7 @@ fn sights() -> Vec<Sight> {
 
 /// Every combination of the facts.
 fn all_facts() -> impl Iterator<Item = Facts> {
-    let words = LastWord::ALL.into_iter().flat_map(|word| (0..1_u32 << 9).map(move |bits| (word, bits)));
+    let words = LastWord::ALL.into_iter().flat_map(|word| (0..1_u32 << 10).map(move |bits| (word, bits)));
     words.map(|(last_word, bits)| {
         let bit = |at: u32| bits & (1 << at) != 0;
         Facts {
@@ -44,6 +45,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
             cleanup_approved: bit(6),
             soaked: bit(7),
             verify_again: bit(8),
+            is_outdated: bit(9),
         }
     })
 }
@@ -144,6 +146,14 @@ fn nobody_works_on_it(#[case] facts: Facts, #[case] expected: Decision) {
             let news = Facts { is_news: true, ..facts };
             assert_eq!(decide(phase, target, Sight::Unseen, &news), Decision::Begin, "{phase} {target}");
         }
+    }
+}
+
+#[test]
+fn a_step_under_way_is_interrupted_by_other_choices() {
+    for (phase, target, _, facts) in everything() {
+        let interrupted = decide(phase, target, Sight::Working(Step::Apply), &facts) == Decision::Interrupt;
+        assert_eq!(interrupted, facts.suspended || facts.is_outdated, "{phase} {target} {facts:?}");
     }
 }
 

@@ -28,6 +28,7 @@ use crate::operator::Context;
 use crate::operator::clock::now;
 use crate::operator::decide::{Decision, Facts, LastWord, Sight, Wait, decide};
 use crate::operator::metrics::ResourceLabels;
+use crate::operator::secrets::SecretProblem;
 use crate::operator::words;
 use crate::operator::worker::{Barrier, Command, Hold, Order, Outcome, Report, Worker};
 
@@ -148,6 +149,7 @@ impl Case<'_> {
             }
             (place.worker.clone(), place.report(), place.rest_until, place.tried.clone())
         });
+        let rest_until = rest_until.max(stalled_until(&self.status));
         let is_news = self.status.observed_generation != Some(request.generation) || self.is_asked_again(request);
         let sight = match &report {
             Some(Report::Opening) => Sight::Opening,
@@ -179,6 +181,7 @@ impl Case<'_> {
             last_word: last_word(&self.status),
             is_news,
             suspended: request.suspended,
+            is_outdated: worker.is_some_and(|worker| chooses_otherwise(&worker.order.request, request)),
             planned_in_hold: plan.is_some(),
             plan_approved: plan
                 .is_some_and(|plan| request.approval.allows_plan(&plan.hash) || plan_is_consumed(&plan.hash)),
@@ -284,6 +287,8 @@ impl Case<'_> {
                 let mut verdict = words::stopped(why);
                 if request.suspended {
                     verdict = words::suspended();
+                } else if chooses_otherwise(&worker.order.request, request) && *why == Stop::Interrupted {
+                    verdict = words::changed();
                 }
                 tracing::info!(resource = %request.name, %step, reason = %verdict.reason, "step ended");
                 self.end(request, worker, self.status.clone(), &verdict).await
@@ -535,8 +540,9 @@ impl Case<'_> {
                     since: holder.since.as_deref().and_then(UnixMillis::parse_rfc3339).map(record::time),
                 });
             }
-            // Had and lost: whoever has it now tells.
-            Barrier::Stop(Stop::Interrupted | Stop::LeaseLost | Stop::RunLost) => {
+            // Had and lost, so that whoever has it now tells; or the API server was away, which can't be told.
+            Barrier::Stop(Stop::Interrupted | Stop::LeaseLost | Stop::RunLost)
+            | Barrier::Secret(SecretProblem::Unreachable(_)) => {
                 self.context.desk.rest(&request.uid, AFTER_LOSS);
                 return Ok(Action::requeue(AFTER_LOSS + MARGIN));
             }
@@ -632,13 +638,17 @@ fn hold_of(report: Option<&Report>) -> Option<&Hold> {
     }
 }
 
-/// Whether the worker was told other choices than the spec now makes.
+/// Whether another worker has to be told what the spec, or a request, says now.
 fn is_outdated(told: &MigrationRequest, asked: &MigrationRequest) -> bool {
+    chooses_otherwise(told, asked) || told.requested_at != asked.requested_at
+}
+
+/// Whether work under way goes by choices that the spec does not make any more.
+fn chooses_otherwise(told: &MigrationRequest, asked: &MigrationRequest) -> bool {
     told.terms() != asked.terms()
         || told.limits != asked.limits
         || told.min_replicas != asked.min_replicas
         || told.redis != asked.redis
-        || told.requested_at != asked.requested_at
 }
 
 /// The reasons themselves say whether somebody has to go on.
@@ -654,6 +664,19 @@ fn last_word(status: &RedisMigrationStatus) -> LastWord {
             Readiness::Reconciling | Readiness::Stalled => LastWord::Open,
         },
     }
+}
+
+/// Until when nobody tries again what any replica found to need a person, so that replicas do not
+/// take turns at it. A spec that was not understood is another matter: this operator may be newer.
+fn stalled_until(status: &RedisMigrationStatus) -> Option<Instant> {
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled")?;
+    let reason = Reason::ALL.into_iter().find(|reason| stalled.reason == reason.to_string())?;
+    if matches!(reason, Reason::InvalidSpec | Reason::UnknownMigration) {
+        return None;
+    }
+    let pause = i64::try_from(words::retry_after(reason).as_millis()).unwrap_or(i64::MAX);
+    let due = UnixMillis(stalled.last_transition_time.0.as_millisecond().saturating_add(pause));
+    Some(Instant::now() + until(due))
 }
 
 fn until(at: UnixMillis) -> Duration {

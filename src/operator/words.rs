@@ -184,6 +184,12 @@ pub fn suspended() -> Verdict {
     Verdict::new(Reason::Suspended, "spec.suspend is set; the lock is free. Set it to false to go on")
 }
 
+/// The spec changed while a step was under way.
+#[must_use]
+pub fn changed() -> Verdict {
+    Verdict::new(Reason::Progressing, "the spec has changed; going on by what it says now")
+}
+
 /// The target phase is reached.
 #[must_use]
 pub fn reached(phase: Phase, target: TargetPhase, kept_originals: bool) -> Verdict {
@@ -269,11 +275,12 @@ pub fn needs_somebody(reason: Reason) -> bool {
         | Reason::PreflightFailed
         | Reason::AwaitingApproval
         | Reason::MarkUnproven
-        | Reason::Suspended
-        | Reason::InvalidSpec
+        | Reason::Suspended => true,
+        // A newer operator may understand what an older one did not.
+        Reason::InvalidSpec
         | Reason::UnknownMigration
-        | Reason::PlanVersionUnknown => true,
-        Reason::Progressing
+        | Reason::PlanVersionUnknown
+        | Reason::Progressing
         | Reason::LockHeld
         | Reason::SecretMissing
         | Reason::RedisUnavailable

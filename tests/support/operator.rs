@@ -270,11 +270,30 @@ impl Site {
         self.control_plane.audit_events().into_iter().filter(is_one).collect()
     }
 
-    /// Everything that the operator asked in this namespace and was refused for want of permission.
+    /// How many successful writes of a resource's status there are, to be compared with later. A write
+    /// can be read back a moment before its line is in the audit log.
+    pub async fn count_status_writes(&self, name: &str) -> usize {
+        let mut count = usize::MAX;
+        loop {
+            let now = self.status_writes(name).len();
+            if now == count {
+                return now;
+            }
+            count = now;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Everything that the operator asked in this namespace and was only ever refused for want of permission.
+    /// An API server that just started refuses for a moment what it allows once it has read its roles.
     pub fn forbidden(&self) -> Vec<AuditEvent> {
         let prefix = format!("system:serviceaccount:{}:", self.namespace);
-        let is_one = |event: &AuditEvent| event.user.starts_with(&prefix) && event.code == 403;
-        self.control_plane.audit_events().into_iter().filter(is_one).collect()
+        let events: Vec<_> =
+            self.control_plane.audit_events().into_iter().filter(|event| event.user.starts_with(&prefix)).collect();
+        let asked = |event: &AuditEvent| (event.verb.clone(), event.resource.clone());
+        let allowed: std::collections::BTreeSet<_> =
+            events.iter().filter(|event| (200..300).contains(&event.code)).map(asked).collect();
+        events.into_iter().filter(|event| event.code == 403 && !allowed.contains(&asked(event))).collect()
     }
 
     /// Events about a resource: type, reason, note.
