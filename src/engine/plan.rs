@@ -34,7 +34,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     let mut seen = tally.seen;
     seen.mark_is_unproven = mark == Mark::Unstamped;
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
-    seen.findings = preflight::findings(keyspace, assignment, seen.estimated_bytes).await?;
+    seen.findings = preflight::findings(keyspace, assignment, seen.estimated_bytes, seen.sample.iter().next()).await?;
     seen.findings.extend(findings_of(&seen, tally.huge, tally.scattered));
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })

@@ -9,6 +9,7 @@ use crate::keyspace::Keyspace;
 use crate::keyspace::server::{Permission, ServerFacts};
 use crate::keyspace::topology::Topology;
 use crate::model::finding::{Finding, FindingCode};
+use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
 
 /// `PEXPIRETIME` and what the scripts build on came with 7.0.
@@ -17,11 +18,13 @@ const OLDEST: (u32, u32, u32) = (7, 0, 0);
 /// Share of the memory limit that copies may fill before a warning becomes an error, in percent.
 const MEMORY_WARNING: u64 = 80;
 
-/// Every finding about servers, cluster and user; `copy_bytes` is what the copies will take.
+/// Every finding about servers, cluster and user. `copy_bytes` is what the copies will take, `example` a source
+/// with its target; without one there is nothing that permissions would be needed for.
 pub(super) async fn findings(
     keyspace: &Keyspace,
     assignment: &Assignment,
     copy_bytes: u64,
+    example: Option<&(RedisKey, RedisKey)>,
 ) -> Result<Vec<Finding>, Stop> {
     let topology = keyspace.topology().await;
     let facts = keyspace.server_facts().await?;
@@ -32,7 +35,9 @@ pub(super) async fn findings(
         findings.extend(checks.into_iter().flatten());
     }
     findings.extend(replicas(&facts, assignment.min_replicas));
-    findings.extend(permissions(keyspace).await?);
+    if let Some(example) = example {
+        findings.extend(permissions(keyspace, assignment, example).await?);
+    }
     Ok(findings)
 }
 
@@ -118,26 +123,40 @@ fn cluster(topology: &Topology) -> Vec<Finding> {
     findings
 }
 
-/// Commands that apply and cleanup run, each on a key of the kind that it touches.
-const COMMANDS: [&[&[u8]]; 9] = [
-    &[b"SCAN", b"0"],
-    &[b"DUMP", b"tenant:x"],
-    &[b"COPY", b"tenant:x", b"tenant:{x}:tenant"],
-    &[b"RESTORE", b"tenant:{x}:tenant", b"0", b"x"],
-    &[b"UNLINK", b"tenant:x"],
-    &[b"EVALSHA", b"x", b"1", b"tenant:x"],
-    &[b"HSET", b"outpost:migration:x", b"status", b"x"],
-    &[b"SET", b"outpost:migration:lock", b"x"],
-    &[b"WAIT", b"0", b"0"],
-];
+/// Commands that apply, verify and cleanup run, each on a key of the kind that it touches.
+fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) -> Vec<Vec<Vec<u8>>> {
+    let (mark, lock) = (assignment.mark_key(), assignment.state_keys().locks().swap_remove(0));
+    let (source, target) = (source.as_bytes(), target.as_bytes());
+    let command = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
+    vec![
+        command(&[b"SCAN", b"0"]),
+        command(&[b"HMGET", source, b"id"]),
+        command(&[b"DUMP", source]),
+        command(&[b"COPY", source, target]),
+        command(&[b"RESTORE", target, b"0", b"x"]),
+        command(&[b"UNLINK", source]),
+        command(&[b"EVALSHA", b"x", b"1", source]),
+        command(&[b"SCRIPT", b"LOAD", b"x"]),
+        command(&[b"WATCH", target]),
+        command(&[b"MULTI"]),
+        command(&[b"EXEC"]),
+        command(&[b"HSET", mark.as_bytes(), b"status", b"x"]),
+        command(&[b"SET", lock.as_bytes(), b"x"]),
+        command(&[b"WAIT", b"0", b"0"]),
+    ]
+}
 
-async fn permissions(keyspace: &Keyspace) -> Result<Vec<Finding>, Stop> {
+async fn permissions(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    example: &(RedisKey, RedisKey),
+) -> Result<Vec<Finding>, Stop> {
     let mut findings = Vec::new();
-    for command in COMMANDS {
-        match keyspace.permission(command).await? {
+    for command in commands(assignment, example) {
+        match keyspace.permission(&command).await? {
             Permission::Granted => {}
             Permission::Denied => {
-                let name = String::from_utf8_lossy(command[0]);
+                let name = command.first().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
                 let message = format!("the Redis user may not run {name}; compare it with the ACL in the README");
                 findings.push(Finding::error(FindingCode::Permissions, message));
             }

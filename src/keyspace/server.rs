@@ -63,13 +63,13 @@ impl Keyspace {
     ///
     /// # Errors
     /// The fault that kept the primary from answering.
-    pub async fn permission(&self, command: &[&[u8]]) -> Result<Permission, Fault> {
+    pub async fn permission(&self, command: &[Vec<u8>]) -> Result<Permission, Fault> {
         let topology = self.topology().await;
         let Some(primary) = topology.primaries.first() else { return Err(connection::unreachable(self.endpoint())) };
         let user = self.endpoint().username.clone().unwrap_or_else(|| "default".to_owned());
         let mut dry_run = cmd("ACL").arg("DRYRUN").arg(user).take();
         for word in command {
-            dry_run.arg(*word);
+            dry_run.arg(word);
         }
         match self.ask_node(&primary.address, dry_run).await {
             Ok(redis::Value::Okay) => Ok(Permission::Granted),

@@ -163,13 +163,6 @@ pub enum Decision {
     Reach,
 }
 
-/// Whether a phase is at or beyond a target; a step under way beyond it counts, since lowering the
-/// target changes nothing that has begun.
-#[must_use]
-pub fn is_reached(phase: Phase, target: TargetPhase) -> bool {
-    phase >= target.phase()
-}
-
 /// What to do next.
 #[must_use]
 pub fn decide(phase: Phase, target: TargetPhase, sight: Sight, facts: &Facts) -> Decision {

@@ -257,7 +257,8 @@ fn every_walk_ends() {
                     steps += 1;
                     assert!(steps < 10, "{start} {target} {first:?} does not end");
                 }
-                assert!(is_reached(phase, target), "{start} {target} {first:?} ends at {phase}");
+                // A step under way beyond a lowered target counts: lowering changes nothing that has begun.
+                assert!(phase >= target.phase(), "{start} {target} {first:?} ends at {phase}");
             }
         }
     }
