@@ -82,6 +82,7 @@ impl LastWord {
 
 /// Facts beside phase, target phase and sight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own; any combination may be seen")]
 pub struct Facts {
     /// What status said last.
     pub last_word: LastWord,
@@ -168,10 +169,9 @@ pub fn is_reached(phase: Phase, target: TargetPhase) -> bool {
 #[must_use]
 pub fn decide(phase: Phase, target: TargetPhase, sight: Sight, facts: &Facts) -> Decision {
     match sight {
-        Sight::Opening => Decision::Follow,
         Sight::Barred => Decision::ReportBarred,
         Sight::Working(_) if facts.suspended || facts.is_outdated => Decision::Interrupt,
-        Sight::Working(_) => Decision::Follow,
+        Sight::Opening | Sight::Working(_) => Decision::Follow,
         Sight::Finished(step) => Decision::Record(step),
         Sight::Stopped(step) => Decision::Report(step),
         Sight::Resting if facts.is_news => Decision::Begin,

@@ -55,7 +55,7 @@ pub enum ReconcileError {
 /// When the API server does not answer.
 pub async fn reconcile(object: Arc<RedisMigration>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    let result = look(&object, &context).await;
+    let result = Box::pin(look(&object, &context)).await;
     context.metrics.reconciled(began.elapsed());
     result
 }
@@ -76,7 +76,7 @@ async fn look(object: &RedisMigration, context: &Arc<Context>) -> Result<Action,
         tracing::info!(resource = %resource.name_any(), "made by a newer operator; left alone");
         return Ok(Action::await_change());
     }
-    let case = Case { context, api, status, resource };
+    let case = Case { context, api, resource, status };
     match MigrationRequest::from_resource(&case.resource, &context.settings.registry, &context.settings.allowed_hosts) {
         Err(rejected) => case.reject(&Verdict::new(rejected.reason(), rejected.to_string())).await,
         Ok(request) => case.proceed(&request).await,
@@ -255,14 +255,14 @@ impl Case<'_> {
             }
             (Decision::Run(step), Report::Held(hold)) => self.run(request, worker, hold, step).await,
             (Decision::Record(_), Report::Finished(_, _, outcome)) => self.record(request, worker, outcome).await,
-            (Decision::Report(step), Report::Stopped(_, _, stop)) => {
+            (Decision::Report(ended), Report::Stopped(_, _, stop)) => {
                 let mut verdict = words::stopped(stop);
                 if request.suspended {
                     verdict = words::suspended();
                 } else if chooses_otherwise(&worker.request, request) && *stop == Stop::Interrupted {
                     verdict = words::changed();
                 }
-                tracing::info!(resource = %request.name, %step, reason = %verdict.reason, "step ended");
+                tracing::info!(resource = %request.name, step = %ended, reason = %verdict.reason, "step ended");
                 self.end(request, worker, self.status.clone(), &verdict).await
             }
             (Decision::Adopt(phase), Report::Held(_)) => {
@@ -338,8 +338,8 @@ impl Case<'_> {
         let mut next = self.status.clone();
         // Reading again what a run under way needs to know is no step back.
         let phase = match (step, self.status.phase) {
-            (Step::Plan, phase @ (Phase::Applying | Phase::Applied | Phase::Verifying)) => phase,
-            (Step::Verify, phase @ (Phase::Verified | Phase::CleanedUp)) => phase,
+            (Step::Plan, phase @ (Phase::Applying | Phase::Applied | Phase::Verifying))
+            | (Step::Verify, phase @ (Phase::Verified | Phase::CleanedUp)) => phase,
             (step, _) => step.phase_during(),
         };
         next.enter(phase, verdict.message.clone(), now());
@@ -509,13 +509,9 @@ impl Case<'_> {
                     since: holder.since.as_deref().and_then(UnixMillis::parse_rfc3339).map(record::time),
                 });
             }
-            // Had and lost: whoever has it now tells.
-            Barrier::Stop(Stop::Interrupted | Stop::LeaseLost | Stop::RunLost) => {
-                self.context.desk.rest(&request.uid, AFTER_LOSS);
-                return Ok(Action::requeue(AFTER_LOSS + MARGIN));
-            }
-            // Not the Secret is missing, but the API server, which can't be told anything.
-            Barrier::Secret(SecretProblem::Unreachable(_)) => {
+            // Had and lost: whoever has it now tells. And where the API server did not answer, no Secret is missing.
+            Barrier::Stop(Stop::Interrupted | Stop::LeaseLost | Stop::RunLost)
+            | Barrier::Secret(SecretProblem::Unreachable(_)) => {
                 self.context.desk.rest(&request.uid, AFTER_LOSS);
                 return Ok(Action::requeue(AFTER_LOSS + MARGIN));
             }
