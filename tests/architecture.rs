@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 const ROOMS: [&str; 8] = ["cli", "operator", "config", "api", "engine", "migrations", "keyspace", "model"];
 
 /// What a room may import below it, where that is less than everything.
-const ONLY: [(&str, &[&str]); 2] = [("migrations", &["model"]), ("api", &["migrations", "model"])];
+const ONLY: [(&str, &[&str]); 3] = [
+    ("migrations", &["model"]),
+    ("api", &["migrations", "model"]),
+    ("config", &["engine", "migrations", "keyspace", "model"]),
+];
 
 /// Crates that only one place may name.
 const CRATES: [(&str, &[&str]); 3] =

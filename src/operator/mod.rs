@@ -3,15 +3,18 @@
 //! Owns everything that speaks to the API server. Redis is the worker's business, and what a migration
 //! is, the engine's.
 
+mod case;
 pub mod clock;
 pub mod decide;
 pub mod desk;
 pub mod events;
 pub mod health;
+mod holder;
 pub mod metrics;
 pub mod reconcile;
 pub mod secrets;
 pub mod settings;
+mod status;
 pub mod words;
 pub mod worker;
 
