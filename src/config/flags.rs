@@ -1,7 +1,7 @@
 //! The flags, and their texts.
 //!
-//! Owns what is typed: names, headings, help. Checks no value, since one rule holds for all sources;
-//! flags are told from each other only by clap, so they work before and after the subcommand.
+//! Owns what is typed: names, headings, help; all of it works before and after the subcommand. Leaves
+//! the judging of values to the rules that hold for all sources, but for choices, which help lists.
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
