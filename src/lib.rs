@@ -1,10 +1,11 @@
 //! Moves the Redis keyspace of Outpost from schema to schema without losing a key.
 //!
-//! The rooms, from the top down; imports only point down: [`cli`], [`operator`], [`api`], [`engine`],
-//! [`migrations`], [`keyspace`], [`model`].
+//! The rooms, from the top down; imports only point down: [`cli`], [`operator`], [`config`], [`api`],
+//! [`engine`], [`migrations`], [`keyspace`], [`model`].
 
 pub mod api;
 pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod keyspace;
 pub mod migrations;
