@@ -16,6 +16,7 @@ namespace=outpost
 tenants=5000
 keep=no
 kubeconfig=''
+made_namespace=no
 dir=''
 pids=()
 
@@ -33,8 +34,8 @@ parse_arguments() {
       --keep) keep=yes ;;
       --kubeconfig)
         [ $# -gt 1 ] || die '--kubeconfig needs a file'
+        [ -r "$2" ] || die "$2 can't be read"
         kubeconfig=$(readlink -f "$2")
-        [ -r "$kubeconfig" ] || die "$2 can't be read"
         shift
         ;;
       -h | --help)
@@ -52,8 +53,8 @@ end_everything() {
   trap - EXIT
   for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || :; done
   for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || :; done
-  if [ -n "$kubeconfig" ] && [ -n "$dir" ] && [ "$keep" = no ]; then
-    kubectl delete namespace "$namespace-demo" --ignore-not-found --wait=false >/dev/null 2>&1 || :
+  if [ "$made_namespace" = yes ] && [ "$keep" = no ]; then
+    kubectl --kubeconfig "$kubeconfig" delete namespace "$namespace" --wait=false || :
   fi
   if [ "$status" -ne 0 ] && [ -n "$dir" ]; then
     printf '\ndemo: failed; the logs are in %s\n' "$dir" >&2
@@ -96,7 +97,9 @@ start_servers() {
 
 install_operator() {
   say 'Installing the resource definition and what the operator may do'
-  kubectl create namespace "$namespace" --dry-run=client -o yaml | kubectl apply -f -
+  kubectl create namespace "$namespace" ||
+    die "the namespace $namespace is in the way; delete it, or wait until it is gone"
+  if [ -n "$kubeconfig" ]; then made_namespace=yes; fi
   kubectl -n "$namespace" create secret generic outpost-redis --from-file=password="$dir/password" \
     --dry-run=client -o yaml | kubectl apply -f -
   kubectl apply -f "$root/crds/redismigrations.yaml"
@@ -155,6 +158,7 @@ watch_until() {
       reached=yes
     fi
     mapfile -t lines < <(kubectl -n "$namespace" get rmig hash-tags)
+    [ ${#lines[@]} -eq 2 ] || continue
     if [ "${lines[1]% *}" != "${before% *}" ]; then
       if [ "${lines[0]}" != "$header" ]; then printf '%s\n' "${lines[0]}"; fi
       printf '%s\n' "${lines[1]}"
@@ -180,12 +184,12 @@ show_end() {
   for address in $(sed -n 's/.*address=\([0-9.:]*\).*/\1/p' "$dir"/replica-*.log); do
     curl -fsS "http://$address/metrics" | grep -E '^outpost_migrate_(entries|failures|lock|plan)' || :
   done
-  say 'To look further'
+  say 'To look further (while it runs: --keep)'
   cat <<TXT
   kubectl explain rmig.spec                                  every field
   kubectl -n $namespace get rmig hash-tags -o yaml             the whole status: plan, samples, findings, history
   kubectl -n $namespace get rmig -o wide                       holder and rate while it runs
-  redis-cli -c HGETALL outpost:migration:001_hash_tags       the mark in Redis that Outpost looks for
+  redis-cli -c -p $REDIS_PORT HGETALL outpost:migration:001_hash_tags   the mark in Redis that Outpost looks for
 TXT
 }
 
@@ -214,7 +218,11 @@ main() {
   show_keyspace 'CleanedUp: the originals are gone; keys that no rule maps, and foreign ones, stand as they were'
   show_end
   if [ "$keep" = yes ]; then
-    say "Running until Ctrl-C: export KUBECONFIG=${KUBECONFIG} REDIS_PORT=$REDIS_PORT; logs in $dir"
+    say 'Running until Ctrl-C. In another shell:'
+    printf '  export PATH=%q:$PATH KUBECONFIG=%q REDISCLI_AUTH=$(cat %q)\n  logs: %s/replica-*.log\n' \
+      "$(dirname "$(command -v kubectl)")" "$KUBECONFIG" "$dir/password" "$dir"
+    # Ending it is how it is meant to end.
+    trap 'exit 0' INT TERM
     wait
   fi
   say 'Done: the RedisMigration is CleanedUp, and everything that was started is being stopped'

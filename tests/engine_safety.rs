@@ -7,9 +7,11 @@ mod support;
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::engine::journal::{self, Owner};
 use outpost_migrate_redis::engine::stop::Stop;
+use outpost_migrate_redis::engine::survey;
 use outpost_migrate_redis::keyspace::FaultClass;
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::key::RedisKey;
+use outpost_migrate_redis::model::mark::Mark;
 use outpost_migrate_redis::model::policy::DivergedPolicy;
 use support::engine::{Bench, Expected, MARK, RUN, hset, run_on_owner};
 use support::redis_server::{Options, Standalone};
@@ -106,7 +108,7 @@ async fn a_new_holder_makes_an_earlier_holders_late_mark_be_refused() {
     let proof = first.prove(&nothing_in_the_way(), &plan, &run).await.unwrap();
 
     let owner = Owner { uid: "uid".into(), resource: "ns/name".into() };
-    journal::claim(&first.writer, &bench.assignment, &owner).await.unwrap();
+    journal::claim(&first.writer, &bench.assignment, &owner, &Mark::Absent).await.unwrap();
     let stopped = first.mark(proof).await.expect_err("the run is another's");
 
     assert_eq!(stopped, Stop::RunLost);
@@ -129,5 +131,22 @@ async fn the_run_hash_lives_as_long_as_the_lock_is_held() {
         matches!(life, redis::Value::Int(millis) if millis > 3_600_000)
     })
     .await;
+    held.release().await;
+}
+
+#[tokio::test]
+async fn the_mark_remembers_the_owner_when_the_run_hash_has_ended() {
+    let redis = Standalone::start(Options::default()).await;
+    Expected::load(&redis.endpoint(), 5).await;
+    let bench = Bench::new(&redis.endpoint());
+    let owner = Owner { uid: "uid".into(), resource: "ns/name".into() };
+    let held = bench.hold().await;
+    journal::claim(&held.writer, &bench.assignment, &owner, &Mark::Absent).await.unwrap();
+    held.migrate(&nothing_in_the_way()).await.expect("a mark");
+    run_on_owner(&redis.endpoint(), RUN, &redis::cmd("DEL").arg(RUN).take()).await;
+
+    let seen = survey::survey(&held.writer, &bench.assignment).await.unwrap();
+
+    assert_eq!(seen.owner, Some(owner));
     held.release().await;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests and the demo need and this machine lacks: Debian packages by apt-get, the Rust
-# components of the toolchain. Says what it installs; installs nothing that is there already.
+# Installs what the tests and the demo need and this machine lacks: Debian packages by apt-get. Says what it
+# installs; installs nothing that is there already.
 set -euo pipefail
 
 # Program and the Debian package that brings it.
@@ -18,6 +18,8 @@ missing_packages() {
   for entry in "${programs[@]}"; do
     command -v "${entry%%:*}" >/dev/null || printf '%s\n' "${entry#*:}"
   done
+  # A compiler without the C library's headers links nothing.
+  [ -e /usr/include/stdlib.h ] || echo libc6-dev
 }
 
 install_packages() {
@@ -28,12 +30,11 @@ install_packages() {
   say "Debian packages: ${packages[*]}"
   [ "$(id -u)" = 0 ] || die "needs root: sudo apt-get install ${packages[*]}"
   # Packages that start a service of their own must not: the tests start what they need.
-  printf '#!/bin/sh\nexit 101\n' >/tmp/policy-rc.d.$$
   if [ ! -e /usr/sbin/policy-rc.d ]; then
-    install -m 755 /tmp/policy-rc.d.$$ /usr/sbin/policy-rc.d
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
   fi
-  rm -f /tmp/policy-rc.d.$$
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }

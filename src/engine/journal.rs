@@ -9,6 +9,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::lock::Lease;
 use crate::engine::stop::Stop;
 use crate::keyspace::{Keyspace, Writer};
+use crate::model::mark::Mark;
 use crate::model::time::UnixMillis;
 
 /// How long a run hash outlives the last write of its run. Within it, a run that began over no target
@@ -93,9 +94,23 @@ fn parse_run(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> RunRecord {
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
-pub async fn claim(writer: &Writer, assignment: &Assignment, owner: &Owner) -> Result<(), Stop> {
+pub async fn claim(writer: &Writer, assignment: &Assignment, owner: &Owner, mark: &Mark) -> Result<(), Stop> {
     let fields = [("owner_uid", owner.uid.clone()), ("owner", owner.resource.clone())];
-    Ok(writer.claim_run(&assignment.run_key(), RUN_LIFE, &fields).await?)
+    writer.claim_run(&assignment.run_key(), RUN_LIFE, &fields).await?;
+    // The run hash ends by itself; while originals soak, the mark remembers whose they are.
+    match mark {
+        Mark::Stamped(_) => writer.stamp_mark(&assignment.mark_key(), &fields).await.map(|_| ()).map_err(Stop::from),
+        Mark::Absent | Mark::Unstamped | Mark::NotApplicable => Ok(()),
+    }
+}
+
+/// The owner's fields for the mark, if the run has an owner.
+pub(super) async fn owner_fields(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+) -> Result<Vec<(&'static str, String)>, Stop> {
+    let owner = read_run(keyspace, assignment).await?.owner;
+    Ok(owner.map(|owner| vec![("owner_uid", owner.uid), ("owner", owner.resource)]).unwrap_or_default())
 }
 
 /// Keeps the run hash alive as long as the lock is held: a run may take longer than the hash would last.

@@ -19,13 +19,15 @@ pub struct Survey {
     pub not_applicable: Option<&'static str>,
     /// The run hash.
     pub run: RunRecord,
+    /// Who owns the migration: by the run hash, or by the mark, which outlives it.
+    pub owner: Option<Owner>,
 }
 
 impl Survey {
     /// Who owns the migration, if it is not `me`.
     #[must_use]
     pub fn other_owner(&self, me: &Owner) -> Option<&Owner> {
-        self.run.owner.as_ref().filter(|owner| owner.uid != me.uid)
+        self.owner.as_ref().filter(|owner| owner.uid != me.uid)
     }
 }
 
@@ -39,12 +41,21 @@ pub async fn survey(keyspace: &Keyspace, assignment: &Assignment) -> Result<Surv
         Applicability::Applicable => None,
         Applicability::NotApplicable(reason) => Some(reason),
     };
+    let run = journal::read_run(keyspace, assignment).await?;
     Ok(Survey {
-        mark,
+        owner: run.owner.clone().or(owner_by_mark(&mark)),
         predecessor_pending: predecessor_pending(keyspace, assignment).await?,
+        mark,
         not_applicable,
-        run: journal::read_run(keyspace, assignment).await?,
+        run,
     })
+}
+
+fn owner_by_mark(mark: &Mark) -> Option<Owner> {
+    match mark {
+        Mark::Stamped(stamp) => stamp.owner.clone().map(|(uid, resource)| Owner { uid, resource }),
+        Mark::Absent | Mark::Unstamped | Mark::NotApplicable => None,
+    }
 }
 
 async fn predecessor_pending(keyspace: &Keyspace, assignment: &Assignment) -> Result<Option<&'static str>, Stop> {

@@ -96,6 +96,7 @@ pub async fn mark(
 ) -> Result<VerifyReport, Stop> {
     let mut fields = vec![("status", "applied".to_owned()), ("applied_at", now.to_string())];
     fields.extend(journal::stamp(assignment, &proof.plan_hash, now));
+    fields.extend(journal::owner_fields(writer, assignment).await?);
     let mark = assignment.mark_key();
     // A refusal may follow an answer that got lost: our own success.
     writer.write_mark(&mark, &assignment.run_key(), &proof.token, &fields).await?;
@@ -134,6 +135,7 @@ pub async fn compare(
 /// # Errors
 /// Whatever kept Redis from answering.
 pub async fn stamp(writer: &Writer, assignment: &Assignment, plan: &Plan, now: UnixMillis) -> Result<(), Stop> {
+    wait_for_replicas(writer, assignment).await?;
     writer.stamp_mark(&assignment.mark_key(), &journal::stamp(assignment, plan.hash.as_str(), now)).await?;
     Ok(())
 }

@@ -31,6 +31,8 @@ pub struct Stamp {
     pub applied_at: Option<UnixMillis>,
     /// The plan's hash under which it was applied.
     pub plan_hash: Option<String>,
+    /// UID of the resource on whose behalf it was applied, and its namespace and name.
+    pub owner: Option<(String, String)>,
     /// The migration's parameters under which it was applied; absent for a fresh keyspace's mark.
     pub parameters: Option<String>,
 }
@@ -66,6 +68,7 @@ impl Mark {
                     applied_at: time("applied_at"),
                     plan_hash: text("plan_hash"),
                     parameters: text("parameters"),
+                    owner: text("owner_uid").zip(text("owner")),
                 })
             }
             Some("not_applicable") => Self::NotApplicable,

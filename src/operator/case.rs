@@ -43,7 +43,7 @@ impl Case<'_> {
     pub(super) fn observe(&self, request: &MigrationRequest) -> Observed {
         let asked = (request.generation, request.requested_at.clone());
         let (worker, report, rest_until, tried) = self.context.desk.at(&request.uid, |place| {
-            if matches!(place.report(), Some(Report::Ended)) {
+            if place.is_over() {
                 self.context.metrics.holds_lock(&self.labels(), false);
                 place.worker = None;
                 place.rest_until.get_or_insert_with(Instant::now);

@@ -249,6 +249,11 @@ fn unproven(phase: Phase, target: TargetPhase, facts: &Facts) -> Decision {
         return Decision::Run(Step::Plan);
     }
     match (target, phase) {
+        (TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp, _)
+            if !facts.plan_has_missing && !facts.plan_approved =>
+        {
+            Decision::Wait(Wait::PlanApproval)
+        }
         (TargetPhase::Applied | TargetPhase::Verified | TargetPhase::CleanedUp, _) if !facts.plan_has_missing => {
             Decision::Stamp
         }

@@ -126,6 +126,7 @@ fn before_cleanup(#[case] facts: Facts, #[case] expected: Decision) {
 #[rstest]
 #[case::plan_first(Facts { planned_in_hold: false, ..CALM }, Decision::Run(Step::Plan))]
 #[case::nothing_missing(Facts { plan_has_missing: false, ..CALM }, Decision::Stamp)]
+#[case::nothing_missing_but_unapproved(Facts { plan_has_missing: false, plan_approved: false, ..CALM }, Decision::Wait(Wait::PlanApproval))]
 #[case::approved_by_hash(Facts { plan_approved_by_hash: true, ..CALM }, Decision::Run(Step::Apply))]
 fn another_tools_mark(#[case] facts: Facts, #[case] expected: Decision) {
     assert_eq!(decide(Phase::Planned, TargetPhase::Verified, Sight::Held(Standing::Unproven), &facts), expected);

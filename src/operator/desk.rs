@@ -26,6 +26,21 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether the worker ended: by its own word, or without one (its channel is closed then).
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let Some(worker) = &self.worker else { return false };
+        let is_closed = worker.report.has_changed().is_err();
+        match &*worker.report.borrow() {
+            Report::Ended => true,
+            // What kept it from the lock is still to be told.
+            Report::Barred(_) => false,
+            Report::Opening | Report::Held(_) | Report::Working(..) | Report::Finished(..) | Report::Stopped(..) => {
+                is_closed
+            }
+        }
+    }
+
     /// What the worker reported last.
     #[must_use]
     pub fn report(&self) -> Option<Report> {

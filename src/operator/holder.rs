@@ -15,6 +15,7 @@ use crate::engine::Stop;
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step};
 use crate::model::progress::Progress;
+use crate::model::time::UnixMillis;
 use crate::operator::case::{Case, chooses_otherwise, until};
 use crate::operator::clock::now;
 use crate::operator::decide::{Decision, Wait};
@@ -57,9 +58,12 @@ impl Case<'_> {
                 self.end(request, worker, self.status.clone(), &verdict).await
             }
             (Decision::Adopt(phase), Report::Held(_)) => {
-                let verdict = words::adopted(phase);
+                let verdict = words::adopted(self.status.phase, phase);
                 let mut next = self.status.clone();
                 next.enter(phase, verdict.message.clone(), now);
+                if self.status.phase == Phase::CleanedUp {
+                    next.cleanup = None;
+                }
                 if phase == Phase::Pending {
                     // What they tell of is no longer so, and what was approved is over.
                     (next.verification, next.cleanup, next.approval) = (None, None, None);
@@ -243,7 +247,7 @@ impl Case<'_> {
         verdict: &Verdict,
     ) -> Result<Action, ReconcileError> {
         next.lock = None;
-        if !matches!(verdict.reason.standing(), Readiness::Reconciling)
+        if verdict.reason != Reason::Progressing
             && let Some(progress) = &mut next.progress
         {
             progress.eta = None;
@@ -252,6 +256,7 @@ impl Case<'_> {
         if worker.order.request.requested_at == request.requested_at {
             next.last_handled_request.clone_from(&request.requested_at);
         }
+        let soaked_at = next.cleanup.as_ref().and_then(|cleanup| cleanup.not_before.clone());
         let won = match self.write(request, Some(worker), next, verdict).await {
             // Somebody wrote in between: read and decide again, still holding the lock.
             Err(error) if worker.holds_lock() => return Err(error),
@@ -267,7 +272,7 @@ impl Case<'_> {
         }
         self.tell(verdict).await;
         let pause = match (verdict.reason, verdict.reason.standing()) {
-            (Reason::Soaking, _) => self.not_before(request, None).map_or(AFTER_LOSS, until),
+            (Reason::Soaking, _) => soaked_at.map_or(AFTER_LOSS, |at| until(UnixMillis(at.0.as_millisecond()))),
             (reason, Readiness::Reconciling | Readiness::Stalled) if !words::needs_somebody(reason) => {
                 words::retry_after(reason)
             }

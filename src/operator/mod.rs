@@ -172,7 +172,7 @@ fn controllers(
         let context = Arc::clone(context);
         running.push(controller.run(reconcile::reconcile, reconcile::on_error, context).for_each(|result| async {
             if let Err(error) = result {
-                tracing::debug!(%error, "controller");
+                tracing::warn!(%error, "watch; are the resource definition and the rights installed?");
             }
         }));
     }

@@ -61,6 +61,10 @@ impl Case<'_> {
             }
             Barrier::Secret(_) | Barrier::Stop(_) => next.lock = None,
         }
+        if request.suspended {
+            // Nobody looks again until it goes on, so nothing that passes by itself may stand there.
+            next.lock = None;
+        }
         let said = self.status.conditions.iter().find(|condition| condition.type_ == "Ready");
         let says_so = said.is_some_and(|it| it.reason == verdict.reason.to_string() && it.message == verdict.message)
             && self.status.observed_generation == Some(request.generation)
@@ -76,6 +80,10 @@ impl Case<'_> {
     /// The spec can't be followed: no replica could have a lock for it.
     pub(super) async fn reject(&self, verdict: &Verdict) -> Result<Action, ReconcileError> {
         let generation = self.resource.metadata.generation.unwrap_or_default();
+        if self.status.observed_generation == Some(generation) && ready_reason(&self.status).is_some() {
+            // Somebody has judged this spec already. Replicas that judge it differently must not take turns.
+            return Ok(Action::await_change());
+        }
         let mut next = self.status.clone();
         next.observed_generation = Some(generation);
         next.conditions = verdict.apply_to(&self.status.conditions, generation, now());
@@ -118,6 +126,9 @@ impl Case<'_> {
     ) -> Result<bool, ReconcileError> {
         next.observed_generation = Some(request.generation);
         next.conditions = verdict.apply_to(&self.status.conditions, request.generation, now());
+        if !request.samples {
+            next.forget_samples();
+        }
         if holder.is_some_and(|worker| !worker.holds_lock()) {
             return Ok(false);
         }

@@ -9,7 +9,7 @@ use crate::api::conditions::{Reason, Verdict};
 use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
-use crate::keyspace::FaultClass;
+use crate::keyspace::{Fault, FaultClass};
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step, TargetPhase};
 use crate::model::plan::Plan;
@@ -181,7 +181,7 @@ pub fn waiting(wait: Wait, request: &MigrationRequest, hold: &Hold, not_before: 
 /// `spec.suspend` is set.
 #[must_use]
 pub fn suspended() -> Verdict {
-    Verdict::new(Reason::Suspended, "spec.suspend is set; the lock is free. Set it to false to go on")
+    Verdict::new(Reason::Suspended, "spec.suspend is set; nothing is done here. Set it to false to go on")
 }
 
 /// The spec changed while a step was under way.
@@ -217,11 +217,18 @@ pub fn reached(phase: Phase, target: TargetPhase, kept_originals: bool) -> Verdi
 
 /// Redis says otherwise than status did.
 #[must_use]
-pub fn adopted(phase: Phase) -> Verdict {
+pub fn adopted(before: Phase, phase: Phase) -> Verdict {
     match phase {
-        Phase::Verified => Verdict::new(Reason::Progressing, "Redis says that the migration is verified already")
-            .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
-            .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so"),
+        Phase::Verified => {
+            let verdict = Verdict::new(Reason::Progressing, "Redis says that the migration is verified already")
+                .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
+                .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so");
+            if before != Phase::CleanedUp {
+                return verdict;
+            }
+            let restored = "the mark in Redis tells of no cleanup: Redis was restored";
+            verdict.lost(TargetPhase::CleanedUp, Reason::MarkMissing, restored)
+        }
         Phase::CleanedUp => Verdict::new(Reason::Progressing, "Redis says that the migration is cleaned up already")
             .reached(TargetPhase::Applied, Reason::Adopted, "the mark in Redis says so")
             .reached(TargetPhase::Verified, Reason::Adopted, "the mark in Redis says so")
@@ -308,15 +315,24 @@ pub fn barred(barrier: &Barrier) -> Verdict {
         Barrier::Secret(problem) => Verdict::new(Reason::SecretMissing, problem.to_string()),
         Barrier::Held(holder) => {
             let message = format!(
-                "the Redis lock is held by {holder}; waiting. If nobody works there any more, it ends by itself or \
-                 with `outpost-migrate-redis unlock`"
+                "the Redis lock is held by {holder}; waiting. If nobody works there any more, it ends by itself; \
+                 one that never ends has to be deleted by hand"
             );
             Verdict::new(Reason::LockHeld, message)
         }
         Barrier::Stop(stop) => match (reason_of(stop), stop) {
-            (Reason::RedisUnavailable, Stop::Fault(fault)) if fault.class == FaultClass::ClusterMode => {
-                Verdict::new(Reason::RedisUnavailable, FaultClass::ClusterMode.explain())
-            }
+            // These never differ between replicas, and say more than that something is away.
+            (
+                Reason::RedisUnavailable,
+                Stop::Fault(Fault {
+                    class:
+                        class @ (FaultClass::ClusterMode
+                        | FaultClass::TlsFailed
+                        | FaultClass::UnknownCommand
+                        | FaultClass::PersistenceFailing),
+                    ..
+                }),
+            ) => Verdict::new(Reason::RedisUnavailable, class.explain()),
             (Reason::RedisUnavailable, _) => Verdict::new(
                 Reason::RedisUnavailable,
                 "Redis can't be reached or can't serve; tried again by itself. Check spec.redis, the Service and its \

@@ -38,6 +38,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long a worker that is told to stop while it connects still tries to give back what it took.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long the API server may take to answer a worker; the lock is not held for longer on its account.
+const API_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How often progress is reported.
 const TICK: Duration = Duration::from_secs(2);
 
@@ -250,8 +253,10 @@ impl Task {
 
     /// Connects, takes the lock, looks at what Redis says and claims the migration.
     async fn open(&self, assignment: &Assignment) -> Result<(Lease, Writer, Hold), Barrier> {
-        let endpoint = secrets::resolve(&self.client, &self.request.namespace, &self.request.redis)
+        let reading = secrets::resolve(&self.client, &self.request.namespace, &self.request.redis);
+        let endpoint = tokio::time::timeout(API_PATIENCE, reading)
             .await
+            .unwrap_or(Err(SecretProblem::Unreachable(String::new())))
             .map_err(Barrier::Secret)?;
         let lease = match Lease::take(&endpoint, self.lock_request(assignment)).await.map_err(Barrier::Stop)? {
             Taken::Ours(lease) => lease,
@@ -275,7 +280,7 @@ impl Task {
             Some(_) | None => None,
         };
         if other_owner.is_none() {
-            journal::claim(&writer, assignment, &me).await?;
+            journal::claim(&writer, assignment, &me, &survey.mark).await?;
             journal::keep_alive(lease, assignment);
         }
         Ok((
@@ -289,9 +294,9 @@ impl Task {
     async fn is_alive(&self, owner: &Owner) -> bool {
         let Some((namespace, name)) = owner.resource.split_once('/') else { return false };
         let resources: Api<RedisMigration> = Api::namespaced(self.client.clone(), namespace);
-        match resources.get_metadata_opt(name).await {
-            Ok(found) => found.is_some_and(|found| found.metadata.uid.as_ref() == Some(&owner.uid)),
-            Err(_) => true,
+        match tokio::time::timeout(API_PATIENCE, resources.get_metadata_opt(name)).await {
+            Ok(Ok(found)) => found.is_some_and(|found| found.metadata.uid.as_ref() == Some(&owner.uid)),
+            Ok(Err(_)) | Err(_) => true,
         }
     }
 

@@ -40,6 +40,23 @@ impl RedisMigrationStatus {
     }
 }
 
+impl RedisMigrationStatus {
+    /// Takes out every key name, for whoever turns samples off later.
+    pub fn forget_samples(&mut self) {
+        if let Some(plan) = &mut self.plan {
+            plan.sample.clear();
+            plan.conflict_sample.clear();
+            plan.unmigrated.sample.clear();
+        }
+        if let Some(verification) = &mut self.verification {
+            verification.sample.clear();
+        }
+        if let Some(cleanup) = &mut self.cleanup {
+            cleanup.sample.clear();
+        }
+    }
+}
+
 impl PlanStatus {
     /// A plan as status shows it; `samples` says whether keys may be named.
     #[must_use]
