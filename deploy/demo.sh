@@ -51,6 +51,8 @@ parse_arguments() {
 end_everything() {
   local status=$?
   trap - EXIT
+  # A second Ctrl-C must not leave half of it behind.
+  trap '' INT TERM
   for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || :; done
   for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || :; done
   if [ "$made_namespace" = yes ] && [ "$keep" = no ]; then

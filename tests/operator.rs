@@ -514,7 +514,9 @@ async fn a_resource_made_anew_takes_up_where_the_mark_says() {
         assert_eq!((found.0.as_str(), found.1.as_str()), ("True", "Adopted"), "{milestone}");
     }
     data(&endpoint).await.assert_same(&living, "nothing is copied again");
-    assert_eq!(mark(&endpoint).await, stamped);
+    let (mut adopted_mark, mut stamped) = (mark(&endpoint).await, stamped);
+    assert_ne!(adopted_mark.remove("owner_uid"), stamped.remove("owner_uid"), "the new resource owns it");
+    assert_eq!(adopted_mark, stamped);
 
     // A status from before, as out of a backup: Redis says otherwise, and is believed.
     for phase in [Phase::Applying, Phase::Planned, Phase::Verifying, Phase::CleanedUp] {
