@@ -282,6 +282,38 @@ async fn a_short_soak_ends_by_itself_when_it_is_over() {
 }
 
 #[tokio::test]
+async fn a_soak_that_is_made_shorter_ends_at_its_new_time() {
+    let site = Site::new("shorter-soak").await;
+    let redis = Standalone::start(Options::default()).await;
+    let before = tenants_only(&redis.endpoint(), 50).await;
+    let _operator = site.operator().await;
+    let day = json!({ "targetPhase": "CleanedUp", "cleanup": { "after": "24h" } });
+    site.create(NAME, spec(&redis.endpoint(), day)).await;
+    site.wait_reason(NAME, SOON, "Soaking").await;
+    site.patch(NAME, json!({ "cleanup": { "after": "10s" } })).await;
+    site.wait_ready(NAME, Duration::from_secs(45), Phase::CleanedUp).await;
+    data(&redis.endpoint()).await.assert_same(&cleaned_up(&before), "originals are gone");
+    assert_left_clean(&site, &redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn turning_samples_off_later_takes_key_names_out_of_status() {
+    let site = Site::new("samples-later").await;
+    let redis = Standalone::start(Options::default()).await;
+    tenants_only(&redis.endpoint(), 50).await;
+    let _operator = site.operator().await;
+    site.create(NAME, spec(&redis.endpoint(), json!({}))).await;
+    let shown = site.wait_ready(NAME, SOON, Phase::Verified).await;
+    assert!(!shown.plan.expect("a plan").sample.is_empty(), "there were samples to take out");
+    site.patch(NAME, json!({ "samples": "Off" })).await;
+    site.wait(NAME, SOON, "the samples are gone", |status| {
+        status.plan.as_ref().is_some_and(|plan| plan.sample.is_empty()) && ready(status).0 == "True"
+    })
+    .await;
+    assert_left_clean(&site, &redis.endpoint()).await;
+}
+
+#[tokio::test]
 async fn a_suspended_run_gives_the_lock_back_and_goes_on_later() {
     let site = Site::new("suspend").await;
     let redis = Standalone::start(Options::default()).await;
