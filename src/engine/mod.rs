@@ -9,6 +9,8 @@ pub mod assignment;
 mod classify;
 pub mod cleanup;
 pub mod control;
+mod equality;
+mod in_place;
 pub mod journal;
 pub mod lock;
 mod pass;
