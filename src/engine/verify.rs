@@ -146,9 +146,9 @@ pub async fn compare(
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
-pub async fn stamp(writer: &Writer, assignment: &Assignment, plan: &Plan, now: UnixMillis) -> Result<(), Stop> {
+pub async fn stamp(writer: &Writer, assignment: &Assignment, plan_hash: &str, now: UnixMillis) -> Result<(), Stop> {
     wait_for_replicas(writer, assignment).await?;
-    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(assignment, plan.hash.as_str(), now)).await?;
+    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(assignment, plan_hash, now)).await?;
     Ok(())
 }
 
@@ -198,7 +198,7 @@ async fn compare_targets(
         match (comparison.difference(), comparison) {
             (Some(difference), _) => {
                 report.different += 1;
-                report.missing += u64::from(difference == Difference::Missing);
+                report.unapplied += u64::from(difference == Difference::Missing);
                 report.sample.offer((source.clone(), difference));
             }
             (None, Comparison::SourceGone) => report.ended += 1,
@@ -221,6 +221,7 @@ async fn compare_forms(
     let mut report = VerifyReport { equal: judged.current.len() as u64, ..VerifyReport::default() };
     for (key, fields, _) in judged.to_change {
         report.different += 1;
+        report.unapplied += 1;
         report.sample.offer((key, Difference::Unchanged(change::names(&fields))));
     }
     for (key, reason) in judged.unmigrated {

@@ -181,8 +181,42 @@ pub(super) static WRITE_MARK_IF_ABSENT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// `KEYS` mark; `ARGV` name of the claim, token, then fields and values: claims a mark that nobody vouches for. Its
+/// other fields stay as they are.
+pub(super) static CLAIM_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HEXISTS', KEYS[1], 'verified_at') == 1 or redis.call('HEXISTS', KEYS[1], 'init_token') == 1 then
+           return 0
+         end
+         redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+         for at = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         return 1",
+    )
+});
+
+/// `KEYS` mark; `ARGV` name of the claim, token, name of the stamp: a claim of this token becomes a stamp.
+pub(super) static CONFIRM_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+         redis.call('HSET', KEYS[1], 'status', 'applied', ARGV[3], ARGV[2])
+         redis.call('HDEL', KEYS[1], ARGV[1])
+         return 1",
+    )
+});
+
+/// `KEYS` mark; `ARGV` name of the claim: deletes a mark that is claimed, by whomever, and that nobody vouches for.
+pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+         if redis.call('HEXISTS', KEYS[1], 'verified_at') == 1 or redis.call('HEXISTS', KEYS[1], 'init_token') == 1 then
+           return 0
+         end
+         return redis.call('DEL', KEYS[1])",
+    )
+});
+
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 13] {
+pub(super) fn all() -> [&'static Script; 16] {
     [
         &READ_PAYLOAD,
         &READ_ENTRY,
@@ -197,5 +231,8 @@ pub(super) fn all() -> [&'static Script; 13] {
         &WRITE_MARK,
         &STAMP_MARK,
         &WRITE_MARK_IF_ABSENT,
+        &CLAIM_MARK,
+        &CONFIRM_MARK,
+        &WITHDRAW_MARK,
     ]
 }

@@ -1,3 +1,5 @@
+//! Tests of `003_entity`: which entity is told, and what is left alone.
+
 use rstest::rstest;
 
 use super::*;

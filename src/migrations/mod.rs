@@ -29,6 +29,20 @@ pub struct Scope {
     pub parameters: Parameters,
 }
 
+impl Scope {
+    /// What starts every key of a tenant, summary or destination, legacy or current, in any layout: a keyspace
+    /// without such a key is fresh.
+    #[must_use]
+    pub fn entity_prefixes(&self) -> Vec<Vec<u8>> {
+        match &self.deployment_id {
+            Some(deployment) => vec![[deployment.as_bytes(), b":", key_names::TENANT_PREFIX].concat()],
+            None => [key_names::TENANT_PREFIX, key_names::TENANT_TAG_PREFIX, key_names::DOCUMENTED_SUMMARY_PREFIX]
+                .map(<[u8]>::to_vec)
+                .to_vec(),
+        }
+    }
+}
+
 /// Choices that a migration offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,3 +1,5 @@
+//! Tests of `002_timestamps`: what counts as a time, whose entries change, and that a second look changes nothing.
+
 use proptest::prelude::*;
 use rstest::rstest;
 

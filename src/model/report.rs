@@ -73,8 +73,8 @@ pub struct VerifyReport {
     /// Sources whose target is missing or differs (before the mark a lack, after it diverged), or entries
     /// that the migration would still change.
     pub different: u64,
-    /// Of these, sources whose target is missing.
-    pub missing: u64,
+    /// Of these, entries to which the migration was not applied: without a target, or still to be changed.
+    pub unapplied: u64,
     /// The first of the different ones: key and how it differs.
     pub sample: Sample<(RedisKey, Difference), DIFFERENCES_LIMIT>,
     /// Sources that ended while being compared.
@@ -94,7 +94,7 @@ impl VerifyReport {
     pub fn merge(&mut self, other: Self) {
         self.equal += other.equal;
         self.different += other.different;
-        self.missing += other.missing;
+        self.unapplied += other.unapplied;
         self.ended += other.ended;
         self.sample.merge(other.sample);
         self.unmigrated.merge(other.unmigrated);
