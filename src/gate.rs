@@ -93,8 +93,7 @@ enum Readiness {
 
 fn readiness(standing: &Standing, parameters: &str, trust_marks: bool) -> Readiness {
     match (&standing.mark, standing.not_applicable) {
-        (Mark::NotApplicable, _) => Readiness::Applied,
-        (Mark::Stamped(_) | Mark::Unstamped, Some(_)) => Readiness::Applied,
+        (Mark::NotApplicable, _) | (Mark::Stamped(_) | Mark::Unstamped, Some(_)) => Readiness::Applied,
         (Mark::Stamped(stamp), None) if stamp.is_for(parameters) => Readiness::Applied,
         (Mark::Stamped(_), None) => Readiness::OtherParameters,
         (Mark::Unstamped, None) if trust_marks && !standing.is_claimed => Readiness::Applied,

@@ -93,7 +93,6 @@ struct RestoredEvent<'a> {
 
 /// Applies.
 pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failure> {
-    prompt::check_answerable(args.yes)?;
     let keyspace = desk.connect().await?;
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let chosen = chosen(desk, &rows, args)?;
@@ -101,6 +100,7 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
         desk.screen.text(format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
         return Ok(ExitCode::Done);
     };
+    prompt::check_answerable(args.yes)?;
     let lease = desk.take_lock(first, "apply").await?;
     let done = match &args.rerun {
         Some(_) => rerun(desk, args, &lease, first).await,
@@ -228,7 +228,7 @@ async fn make_plan(
 
 fn show_plan(desk: &Desk, assignment: &Assignment, plan: &Plan, took: Duration) -> Result<(), Failure> {
     desk.screen.event(&PlanEvent { event: "plan", plan: plan::view(assignment, plan, took) })?;
-    desk.screen.text(plan::text(assignment, plan, took))
+    desk.screen.text(format!("{}\n", plan::text(assignment, plan, took)))
 }
 
 /// Copies or changes, proves, marks.
@@ -291,7 +291,7 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         .collect();
     let told = if told.is_empty() { "nothing to do".to_owned() } else { told.join(", ") };
     desk.screen.text(format!(
-        "{name}: {told}; {} compared by value and found right; marked as applied",
+        "{name}: {told}; {} compared by value and found right; marked as applied\n",
         counted(verified.equal, "entry", "entries")
     ))
 }

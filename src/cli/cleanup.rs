@@ -64,7 +64,6 @@ struct CleanedUp<'a> {
 
 /// Cleans up.
 pub(super) async fn run(desk: &Desk, args: &CleanupArgs) -> Result<ExitCode, Failure> {
-    prompt::check_answerable(args.yes)?;
     let keyspace = desk.connect().await?;
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let assignments = chosen(desk, &rows, args)?;
@@ -72,6 +71,7 @@ pub(super) async fn run(desk: &Desk, args: &CleanupArgs) -> Result<ExitCode, Fai
         desk.screen.text("Nothing to clean up.")?;
         return Ok(ExitCode::Done);
     };
+    prompt::check_answerable(args.yes)?;
     let lease = desk.take_lock(first, "cleanup").await?;
     let done = clean_up_all(desk, args, &lease, &assignments).await;
     lease.release().await;

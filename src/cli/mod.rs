@@ -126,7 +126,7 @@ impl Cli {
     /// Why it was not done, with its exit code.
     pub async fn run(self, stop: CancellationToken) -> Result<ExitCode, Failure> {
         match self.command {
-            Command::Operator(args) => return operator::run(args, &self.configuration, stop).await,
+            Command::Operator(args) => return Box::pin(operator::run(args, &self.configuration, stop)).await,
             Command::Crd => return crd::run(),
             Command::Completions(args) => return completions::run(&args),
             Command::Man => return man::run(),
@@ -142,14 +142,14 @@ impl Cli {
         let screen = screen::Screen::new(self.output);
         let desk = session::Desk::read(&self.configuration, self.verbose, screen, stop)?;
         match self.command {
-            Command::Init(args) => init::run(&desk, &args).await,
-            Command::List => list::run(&desk).await,
-            Command::Plan(args) => plan::run(&desk, &args).await,
-            Command::Apply(args) => apply::run(&desk, &args).await,
-            Command::Verify(args) => verify::run(&desk, &args).await,
-            Command::Cleanup(args) => cleanup::run(&desk, &args).await,
-            Command::Unlock(args) => unlock::run(&desk, &args).await,
-            Command::Status => status::run(&desk).await,
+            Command::Init(args) => Box::pin(init::run(&desk, &args)).await,
+            Command::List => Box::pin(list::run(&desk)).await,
+            Command::Plan(args) => Box::pin(plan::run(&desk, &args)).await,
+            Command::Apply(args) => Box::pin(apply::run(&desk, &args)).await,
+            Command::Verify(args) => Box::pin(verify::run(&desk, &args)).await,
+            Command::Cleanup(args) => Box::pin(cleanup::run(&desk, &args)).await,
+            Command::Unlock(args) => Box::pin(unlock::run(&desk, &args)).await,
+            Command::Status => Box::pin(status::run(&desk)).await,
             Command::Operator(_) | Command::Crd | Command::Completions(_) | Command::Man => Ok(ExitCode::Done),
         }
     }

@@ -137,7 +137,10 @@ fn size(seen: &Seen, took: Duration) -> String {
     let mut text = format!("To do: {}", counted(seen.to_copy(), "entry", "entries"));
     if seen.to_copy() > 0 {
         let seconds = human_seconds(estimate(seen, took).max(1));
-        text.push_str(&format!(", about {}, in about {seconds}", bytes(seen.estimated_bytes)));
+        if seen.estimated_bytes > 0 {
+            text.push_str(&format!(", about {}", bytes(seen.estimated_bytes)));
+        }
+        text.push_str(&format!(", in about {seconds}"));
     }
     if seen.already_migrated > 0 {
         text.push_str(&format!("; {} done already", number(seen.already_migrated)));

@@ -44,7 +44,7 @@ pub(super) async fn shown<T>(
         (false, None) => LINE_TICK,
     };
     let mut ticks = interval_at(Instant::now() + tick, tick);
-    let mut work = std::pin::pin!(work);
+    let mut work = Box::pin(work);
     let done = loop {
         tokio::select! {
             done = &mut work => break done,

@@ -50,8 +50,7 @@ impl Desk {
         screen: Screen,
         stop: CancellationToken,
     ) -> Result<Self, Failure> {
-        let configuration =
-            Configuration::read(flags, &Environment::read(|name| std::env::var_os(name))?, &Folders::default())?;
+        let configuration = Configuration::read(flags, &Environment::read(std::env::var_os)?, &Folders::default())?;
         if verbose {
             screen::say(&configuration.provenance);
         }

@@ -60,7 +60,7 @@ pub(super) async fn run(desk: &Desk, args: &VerifyArgs) -> Result<ExitCode, Fail
     let mut differs = false;
     for row in chosen(desk, &rows, args.migration.as_deref())? {
         let assignment = desk.assignment(&desk.migration(row.name)?, DivergedPolicy::Keep);
-        let report = compare(desk, &keyspace, &assignment, args).await?;
+        let report = Box::pin(compare(desk, &keyspace, &assignment, args)).await?;
         show(desk.screen, row, &report, args.sample.is_none())?;
         differs |= report.different > 0;
     }
@@ -97,7 +97,7 @@ async fn compare(
             None => verify::compare(keyspace, assignment, &control, None).await,
         }
     };
-    Ok(progress::shown(desk.screen, assignment.migration.name(), progress, work).await?)
+    Ok(Box::pin(progress::shown(desk.screen, assignment.migration.name(), progress, work)).await?)
 }
 
 fn show(screen: Screen, row: &Row, report: &VerifyReport, is_complete: bool) -> Result<(), Failure> {

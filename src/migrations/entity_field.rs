@@ -24,7 +24,7 @@ impl Migration for EntityField {
     }
 
     fn description(&self) -> &'static str {
-        "adds the field entity (tenant or destination), by which search indexes tell the two apart"
+        "adds the field entity: tenant or destination"
     }
 
     fn is_applicable(&self, _: &Scope) -> Applicability {

@@ -26,7 +26,7 @@ impl Migration for Timestamps {
     }
 
     fn description(&self) -> &'static str {
-        "turns created_at and updated_at from RFC 3339 into Unix milliseconds, so that they sort as numbers"
+        "turns created_at and updated_at into Unix milliseconds"
     }
 
     fn is_applicable(&self, _: &Scope) -> Applicability {

@@ -33,7 +33,7 @@ impl Migration for HashTags {
     }
 
     fn description(&self) -> &'static str {
-        "gives all keys of a tenant one hash tag, so that they share one Redis Cluster slot"
+        "gives all keys of a tenant one hash tag"
     }
 
     fn is_applicable(&self, scope: &Scope) -> Applicability {
