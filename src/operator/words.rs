@@ -316,7 +316,7 @@ pub fn barred(barrier: &Barrier) -> Verdict {
         Barrier::Held(holder) => {
             let message = format!(
                 "the Redis lock is held by {holder}; waiting. If nobody works there any more, it ends by itself; \
-                 one that never ends has to be deleted by hand"
+                 `outpost-migrate-redis unlock` takes one away that never ends"
             );
             Verdict::new(Reason::LockHeld, message)
         }
@@ -327,6 +327,10 @@ pub fn barred(barrier: &Barrier) -> Verdict {
                 Stop::Fault(Fault {
                     class:
                         class @ (FaultClass::ClusterMode
+                        | FaultClass::CertificateExpired
+                        | FaultClass::CertificateUntrusted
+                        | FaultClass::CertificateName
+                        | FaultClass::ClientCertificate
                         | FaultClass::TlsFailed
                         | FaultClass::UnknownCommand
                         | FaultClass::PersistenceFailing),
@@ -378,6 +382,13 @@ fn reason_of_fault(class: FaultClass) -> Reason {
         | FaultClass::Disturbed
         | FaultClass::Connection
         | FaultClass::PersistenceFailing
+        | FaultClass::UnknownHost
+        | FaultClass::ClosedAtOnce
+        | FaultClass::TlsUnanswered
+        | FaultClass::CertificateExpired
+        | FaultClass::CertificateUntrusted
+        | FaultClass::CertificateName
+        | FaultClass::ClientCertificate
         | FaultClass::TlsFailed
         | FaultClass::CrossSlot
         | FaultClass::PayloadVersion
