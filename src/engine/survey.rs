@@ -114,6 +114,7 @@ async fn predecessor_pending(keyspace: &Keyspace, assignment: &Assignment) -> Re
     // Another tool's mark is enough here: it says that the application has moved on to the current keys.
     Ok(match Mark::from_fields(&fields) {
         Mark::Absent => Some(predecessor.name()),
+        Mark::Stamped(stamp) if !stamp.is_for(&assignment.terms.parameters) => Some(predecessor.name()),
         Mark::Unstamped | Mark::Stamped(_) | Mark::NotApplicable => None,
     })
 }
