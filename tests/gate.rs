@@ -310,7 +310,8 @@ async fn an_init_killed_at_any_request_is_completed_by_the_next(#[case] held: He
         run_on_owner(&redis, b"", &redis::cmd("FLUSHALL")).await;
         let proxy = Proxy::start(server.port()).await;
         proxy.stop_at(point, |request| contains(request, b"EVALSHA") || contains(request, b"SCAN"));
-        let killed = command_line(&proxy.endpoint()).start(&["init", "--current"]);
+        let line = command_line(&proxy.endpoint());
+        let killed = line.start(&["init", "--current"]);
         let is_over = async || proxy.has_caught() || killed.exit_status().is_some();
         eventually_true(Duration::from_secs(60), "it is stopped, or ends", is_over).await;
         if !proxy.has_caught() {
@@ -344,7 +345,8 @@ async fn a_killed_init_holds_the_next_up_no_longer_than_its_lease() {
     let redis = server.endpoint();
     let proxy = Proxy::start(server.port()).await;
     proxy.stop_at(1, |request| contains(request, b"init_claim"));
-    let killed = command_line(&proxy.endpoint()).start(&["init", "--current"]);
+    let line = command_line(&proxy.endpoint());
+    let killed = line.start(&["init", "--current"]);
     proxy.wait_caught().await;
     killed.kill();
     let at = Instant::now();
@@ -359,12 +361,16 @@ async fn a_killed_init_holds_the_next_up_no_longer_than_its_lease() {
 #[case::between_the_claims("init_claim", 2)]
 #[case::before_the_last_look("SCAN", 2)]
 #[tokio::test]
-async fn a_legacy_key_that_appears_during_an_init_is_not_stranded(#[case] request: &'static str, #[case] passes: usize) {
+async fn a_legacy_key_that_appears_during_an_init_is_not_stranded(
+    #[case] request: &'static str,
+    #[case] passes: usize,
+) {
     let server = start().await;
     let redis = server.endpoint();
     let proxy = Proxy::start(server.port()).await;
     proxy.stop_at(passes, move |bytes| contains(bytes, request.as_bytes()));
-    let init = command_line(&proxy.endpoint()).start(&["init", "--current"]);
+    let line = command_line(&proxy.endpoint());
+    let init = line.start(&["init", "--current"]);
     proxy.wait_caught().await;
     add_legacy_tenant(&redis, "late").await;
     proxy.let_go();
@@ -603,21 +609,41 @@ async fn a_lock_of_another_operation_is_respected(#[values(0, 1, 2)] lock: usize
     assert_initialised(&redis).await;
 }
 
+/// Who waits behind a false mark looks again and again: it must not keep anybody from applying.
 #[tokio::test]
-async fn a_running_apply_is_not_disturbed_by_the_gate() {
+async fn a_gate_behind_a_false_mark_takes_no_lock() {
     let server = start().await;
     let redis = server.endpoint();
     Expected::load(&redis, 20).await;
     for name in MIGRATIONS {
         mark_as_others_do(&redis, "", name).await;
     }
+    let events = Events::listen(&redis).await;
+    current(&redis).await.assert_code(1).assert_said("marked by another tool");
+    events.assert_only(|_| false).await;
+
     let bench = Bench::new(&redis);
     let held = bench.hold().await;
-    let line = command_line(&redis);
-    line.run(&["init", "--current"]).await.assert_code(4).assert_said("apply of 001_hash_tags");
+    current(&redis).await.assert_code(1).assert_said("marked by another tool");
     assert!(held.lease.holds());
     held.release().await;
-    line.run(&["init", "--current"]).await.assert_code(1).assert_said("marked by another tool");
+}
+
+#[tokio::test]
+async fn a_true_mark_is_not_stamped_while_another_has_the_lock() {
+    let server = start().await;
+    let redis = server.endpoint();
+    set_fields(&redis, "tenant:{a}:tenant", &[("id", "a"), ("created_at", "1"), ("entity", "tenant")]).await;
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    let bench = Bench::new(&redis);
+    let held = bench.hold().await;
+    current(&redis).await.assert_code(4).assert_said("apply of 001_hash_tags");
+    held.release().await;
+    assert!(marks(&redis).await.values().all(|fields| !fields.contains_key("verified_at")));
+    current(&redis).await.assert_code(0).assert_said("Current");
+    assert!(marks(&redis).await.values().all(|fields| fields.contains_key("verified_at")));
 }
 
 #[rstest]
@@ -630,6 +656,8 @@ async fn a_lock_key_of_another_type_is_a_lock(#[values(0, 1, 2)] lock: usize) {
     let ran = current(&redis).await;
     ran.assert_code(4).assert_said(LOCKS[lock]).assert_said("of another type");
     before.assert_same(&snapshot(&redis).await, "the key stays as it is");
+    command_line(&redis).run(&["unlock", "--yes"]).await.assert_code(0).assert_said("of another type");
+    current(&redis).await.assert_code(0).assert_said("Initialised");
 }
 
 #[tokio::test]
@@ -663,7 +691,8 @@ async fn an_init_that_is_stopped_politely_gives_the_lock_back() {
     let redis = server.endpoint();
     let proxy = Proxy::start(server.port()).await;
     proxy.stop_at(0, |request| contains(request, b"init_claim"));
-    let init = command_line(&proxy.endpoint()).start(&["init", "--current"]);
+    let line = command_line(&proxy.endpoint());
+    let init = line.start(&["init", "--current"]);
     proxy.wait_caught().await;
     init.signal(support::process::Signal::TERM);
     // The signal is on its way before the request goes on; it ends with the step under way.

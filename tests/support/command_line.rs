@@ -68,7 +68,8 @@ impl CommandLine {
         let mut command = Command::new(self.program);
         command.args(&self.options).args(arguments).current_dir(self.folder.path());
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        let is_read = |name: &String| name.starts_with("REDIS_") || ["CONFIG", "DEPLOYMENT_ID"].contains(&name.as_str());
+        let is_read =
+            |name: &String| name.starts_with("REDIS_") || ["CONFIG", "DEPLOYMENT_ID"].contains(&name.as_str());
         names.filter(is_read).for_each(|name| {
             command.env_remove(name);
         });
