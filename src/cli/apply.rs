@@ -97,7 +97,7 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let chosen = chosen(desk, &rows, args)?;
     let Some(first) = chosen.first() else {
-        desk.screen.text(format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
+        desk.screen.nothing(&format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
         return Ok(ExitCode::Done);
     };
     prompt::check_answerable(args.yes)?;

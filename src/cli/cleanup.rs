@@ -68,7 +68,7 @@ pub(super) async fn run(desk: &Desk, args: &CleanupArgs) -> Result<ExitCode, Fai
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let assignments = chosen(desk, &rows, args)?;
     let Some(first) = assignments.first() else {
-        desk.screen.text("Nothing to clean up.")?;
+        desk.screen.nothing("Nothing to clean up.")?;
         return Ok(ExitCode::Done);
     };
     prompt::check_answerable(args.yes)?;
