@@ -189,7 +189,9 @@ pub(super) static CLAIM_MARK: LazyLock<Script> = LazyLock::new(|| {
            return 0
          end
          redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-         for at = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         for at = 3, #ARGV, 2 do
+           if redis.call('HEXISTS', KEYS[1], ARGV[at]) == 0 then redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         end
          return 1",
     )
 });
