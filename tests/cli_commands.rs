@@ -97,7 +97,9 @@ async fn walk(redis: &Endpoint, cli: &CommandLine) {
     quick.says("a sample compared, which proves nothing");
 
     cli.run(&["init", "--current"]).await.expect(0).says("Current");
-    cli.run(&["apply", "--rerun", "003_entity", "--yes"]).await.expect(0).says("003_entity: nothing to do");
+    let records = expected.targets.keys().filter(|key| !key.ends_with(b"}:destinations")).count();
+    let again = cli.run(&["apply", "--rerun", "003_entity", "--yes"]).await.expect(0);
+    again.says(&format!("003_entity: {records} done before; {records} entries compared by value"));
     let lived = live_on(redis).await;
     cli.run(&["apply", "--rerun", "001_hash_tags", "--yes"]).await.expect(0).says("1 source without target");
     let unknown = ["apply", "--rerun", "001_hash_tags", "--yes", "--restore-missing", "tenant:vault"];

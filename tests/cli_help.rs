@@ -115,7 +115,6 @@ async fn tables_of_an_upgrade() {
     hset(&endpoint, b"tenant:{acme}:tenant", "metadata", "x").await;
     run_on_owner(&endpoint, b"", redis::cmd("DEL").arg("tenant:{acme}:destination:des_1")).await;
     shown("verify_with_differences", &["verify", "001_hash_tags"], 1).await;
-    shown("verify_sample", &["verify", "003_entity", "--sample", "5"], 0).await;
     shown("rerun_of_a_rename", &["apply", "--rerun", "001_hash_tags", "--yes"], 0).await;
     shown("cleanup", &["cleanup", "--yes"], 0).await;
     shown("cleanup_forced", &["cleanup", "--yes", "--force"], 0).await;

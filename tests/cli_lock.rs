@@ -26,9 +26,9 @@ use support::wait::eventually;
 const PLAIN: &str = "migration=001_hash_tags, started=2025-07-01T00:00:00Z";
 
 async fn set_if_absent(redis: &Endpoint, key: &str, value: &str) -> bool {
-    let answer =
-        run_on_owner(redis, key.as_bytes(), redis::cmd("SET").arg(key).arg(value).arg("NX").arg("EX").arg(3600));
-    answer.await != redis::Value::Nil
+    let mut set = redis::cmd("SET");
+    set.arg(key).arg(value).arg("NX").arg("EX").arg(3600);
+    run_on_owner(redis, key.as_bytes(), &set).await != redis::Value::Nil
 }
 
 fn locks(keyspace: &Keyspace) -> Vec<&'static str> {
