@@ -5,16 +5,16 @@
 
 mod support;
 
-#[path = "support/command_line.rs"]
-mod command_line;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "support/shell.rs"]
+mod shell;
 
 use std::path::Path;
 use std::time::Duration;
 
-use command_line::{CANARY, CommandLine, Done};
 use schema::load_with_canaries;
+use shell::{CANARY, CommandLine, Done};
 use support::certificates::Certificates;
 use support::ports::free_port;
 use support::process::{Signal, temp_dir};

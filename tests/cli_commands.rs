@@ -5,16 +5,16 @@
 
 mod support;
 
-#[path = "support/command_line.rs"]
-mod command_line;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "support/shell.rs"]
+mod shell;
 
 use std::collections::BTreeSet;
 
-use command_line::{CANARY, CommandLine, names};
 use schema::{after_timestamps, load_with_canaries, upgraded};
 use serde_json::{Value as Json, json};
+use shell::{CANARY, CommandLine, names};
 use support::engine::{Bench, Expected, LOCKS, entries, hset, is_state, run_on_owner};
 use support::fixture::read_fixture;
 use support::load::load;

@@ -6,17 +6,17 @@
 
 mod support;
 
-#[path = "support/command_line.rs"]
-mod command_line;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "support/shell.rs"]
+mod shell;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use command_line::{CANARY, CommandLine, PROGRAM};
 use schema::load_with_canaries;
 use serde_json::Value as Json;
+use shell::{CANARY, CommandLine, PROGRAM};
 use support::engine::{Bench, LOCKS, run_on_owner};
 use support::redis_client::Endpoint;
 use support::redis_server::{Options, Standalone};

@@ -8,12 +8,12 @@
 
 mod support;
 
-#[path = "support/command_line.rs"]
-mod command_line;
+#[path = "support/shell.rs"]
+mod shell;
 
 use std::path::PathBuf;
 
-use command_line::CommandLine;
+use shell::CommandLine;
 use support::engine::{LOCKS, hset, run_on_owner};
 use support::generator::{now_ms, unmigrated};
 use support::load::load;

@@ -5,15 +5,15 @@
 
 mod support;
 
-#[path = "support/command_line.rs"]
-mod command_line;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "support/shell.rs"]
+mod shell;
 
 use std::time::Duration;
 
-use command_line::{CommandLine, names};
 use schema::load_with_canaries;
+use shell::{CommandLine, names};
 use support::engine::{Bench, LOCKS, run_on_owner};
 use support::redis_client::Endpoint;
 use support::redis_cluster::Cluster;

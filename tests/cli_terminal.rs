@@ -5,17 +5,17 @@
 
 mod support;
 
-#[path = "support/command_line.rs"]
-mod command_line;
 #[path = "support/schema.rs"]
 mod schema;
+#[path = "support/shell.rs"]
+mod shell;
 #[path = "support/terminal.rs"]
 mod terminal;
 
 use std::time::Duration;
 
-use command_line::{CANARY, CommandLine};
 use schema::load_with_canaries;
+use shell::{CANARY, CommandLine};
 use support::engine::{Bench, Expected, LOCKS, is_state};
 use support::load::load;
 use support::redis_client::Endpoint;

@@ -177,7 +177,10 @@ pub fn waiting(wait: Wait, request: &MigrationRequest, hold: &Hold, not_before: 
         }
         Wait::Predecessor => {
             let name = hold.survey.predecessor_pending.unwrap_or("the migration before");
-            Verdict::new(Reason::PredecessorPending, format!("{name} has no mark yet; migrate it first"))
+            Verdict::new(
+                Reason::PredecessorPending,
+                format!("{name} comes first and is not proven yet; migrate it, this goes on by itself then"),
+            )
         }
     }
 }

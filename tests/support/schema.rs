@@ -8,7 +8,7 @@
 
 use jiff::Timestamp;
 
-use crate::command_line::CANARY;
+use crate::shell::CANARY;
 use crate::support::engine::{Expected, entries};
 use crate::support::generator::{Generator, noise, now_ms, unmigrated};
 use crate::support::redis_client::Endpoint;

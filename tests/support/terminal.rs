@@ -14,7 +14,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::process::{Child, Command};
 
-use crate::command_line::CommandLine;
+use crate::shell::CommandLine;
 use crate::support::process::require;
 use crate::support::wait::eventually;
 
