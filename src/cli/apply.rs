@@ -83,12 +83,6 @@ struct PlainEvent<'a> {
     migration: &'a str,
 }
 
-/// Nothing is pending.
-#[derive(Serialize)]
-pub(super) struct NothingEvent {
-    pub(super) event: &'static str,
-}
-
 #[derive(Serialize)]
 struct RestoredEvent<'a> {
     event: &'static str,
@@ -132,8 +126,7 @@ async fn nothing_to_apply(desk: &Desk, keyspace: &Keyspace, rows: &[Row]) -> Res
         lease.release().await;
         marked?;
     }
-    desk.screen.event(&NothingEvent { event: "nothing_to_do" })?;
-    desk.screen.text(format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
+    desk.screen.nothing(&format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
     Ok(ExitCode::Done)
 }
 

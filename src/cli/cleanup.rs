@@ -3,7 +3,6 @@
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::cli::apply::NothingEvent;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::list::{self, Row, State};
 use crate::cli::progress;
@@ -69,8 +68,7 @@ pub(super) async fn run(desk: &Desk, args: &CleanupArgs) -> Result<ExitCode, Fai
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let assignments = chosen(desk, &rows, args)?;
     let Some(first) = assignments.first() else {
-        desk.screen.event(&NothingEvent { event: "nothing_to_do" })?;
-        desk.screen.text("Nothing to clean up.")?;
+        desk.screen.nothing("Nothing to clean up.")?;
         return Ok(ExitCode::Done);
     };
     prompt::check_answerable(args.yes)?;

@@ -218,8 +218,8 @@ async fn compare_targets(
     for (key, reason) in classified.unmigrated {
         report.unmigrated.count(key, reason);
     }
-    for ((source, _), comparison) in pairs.iter().zip(equality::compare(keyspace, assignment, &pairs).await?) {
-        match (comparison.difference(), comparison) {
+    for ((source, target), comparison) in pairs.iter().zip(equality::compare(keyspace, assignment, &pairs).await?) {
+        match (equality::difference(assignment, target, &comparison), comparison) {
             (Some(difference), _) => {
                 report.different += 1;
                 if difference == Difference::Missing {
