@@ -255,8 +255,16 @@ async fn a_write_on_a_stale_read_changes_nothing() {
     ];
     let outcomes = held.writer.set_fields_if_unchanged(&changes).await.expect("answers");
     held.release().await;
-    use Outcome::{Changed, Done, Gone};
-    assert_eq!(outcomes, [Gone, Changed, Changed, Changed, Changed, Changed, Done]);
+    let expected = [
+        Outcome::Gone,
+        Outcome::Changed,
+        Outcome::Changed,
+        Outcome::Changed,
+        Outcome::Changed,
+        Outcome::Changed,
+        Outcome::Done,
+    ];
+    assert_eq!(outcomes, expected);
     let mut expected: Keyspace = there.into_iter().collect();
     expected.extend([record("same", &[("id", "same"), ("created_at", "1")]).expiring(at)]);
     expected.assert_same(&bench.snapshot().await.0, "only what was as expected is written");

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::engine::restore::{self, RestoreReport};
+use outpost_migrate_redis::engine::survey;
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::policy::DivergedPolicy;
@@ -299,6 +300,26 @@ async fn what_other_versions_left_is_respected_and_stays() {
     let names: BTreeSet<&[u8]> = left.iter().map(|entry| entry.key.as_slice()).collect();
     let left: Keyspace = left.iter().cloned().collect();
     left.assert_same(&after.filter(|key, _| names.contains(key)), "what others left");
+}
+
+/// What a false mark of the migration before it left behind would never be turned: a claim is not enough.
+#[rstest]
+#[case::none(&[], true)]
+#[case::another_tools(&[("status", "applied"), ("applied_at", "2026-01-02T03:04:05Z")], true)]
+#[case::an_unfinished_inits(&[("status", "applied"), ("init_claim", "dead")], true)]
+#[case::proven(&[("status", "applied"), ("verified_at", "2026-01-02T03:04:05Z")], false)]
+#[case::initialised(&[("status", "applied"), ("init_token", "t")], false)]
+#[case::not_applicable(&[("status", "not_applicable"), ("reason", "x")], false)]
+#[tokio::test]
+async fn a_migration_waits_for_a_proven_predecessor(#[case] fields: &[(&str, &str)], #[case] waits: bool) {
+    let server = Redis::start(false).await;
+    let redis = server.endpoint();
+    if !fields.is_empty() {
+        load(&redis, [Entry::new("outpost:migration:001_hash_tags", Value::hash(fields.iter().copied()))]).await;
+    }
+    let bench = Bench::new(&redis).migration("002_timestamps");
+    let survey = survey::survey(&bench.keyspace().await, &bench.assignment).await.expect("a survey");
+    assert_eq!(survey.predecessor_pending, waits.then_some("001_hash_tags"));
 }
 
 /// A mark with `status` and `applied_at` only is proven by `apply` too; its time stays.

@@ -64,14 +64,13 @@ pub fn millis(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_once('T')?;
     let date: Vec<i64> = date.split('-').map(number).collect::<Option<_>>()?;
     let [year, month, day] = date[..] else { return None };
-    let (clock, offset) = match rest.strip_suffix('Z') {
-        Some(clock) => (clock, 0),
-        None => {
-            let at = rest.rfind(['+', '-'])?;
-            let (hours, minutes) = rest[at + 1..].split_once(':')?;
-            let size = number(hours)? * 3600 + number(minutes)? * 60;
-            (&rest[..at], if rest[at..].starts_with('-') { -size } else { size })
-        }
+    let (clock, offset) = if let Some(clock) = rest.strip_suffix('Z') {
+        (clock, 0)
+    } else {
+        let at = rest.rfind(['+', '-'])?;
+        let (hours, minutes) = rest[at + 1..].split_once(':')?;
+        let size = number(hours)? * 3600 + number(minutes)? * 60;
+        (&rest[..at], if rest[at..].starts_with('-') { -size } else { size })
     };
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
     let clock: Vec<i64> = clock.split(':').map(number).collect::<Option<_>>()?;
