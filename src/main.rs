@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use outpost_migrate_redis::cli::operator::OperatorArgs;
-use outpost_migrate_redis::cli::{Cli, Command, LogFormat, crd};
+use outpost_migrate_redis::cli::{Cli, Command, LogFormat, crd, ready};
 use outpost_migrate_redis::operator;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ async fn main() -> ExitCode {
     match cli.command {
         Command::Crd => crd::run().map_or_else(|error| fail(1, error), |()| ExitCode::SUCCESS),
         Command::Operator(args) => run_operator(args).await,
+        Command::Ready(args) => ready::run(&args).await.map_or_else(|error| fail(1, error), |()| ExitCode::SUCCESS),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod crd;
 pub mod operator;
+pub mod ready;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -29,6 +30,8 @@ pub enum Command {
     Crd,
     /// Run the Kubernetes operator
     Operator(operator::OperatorArgs),
+    /// Ask whether an operator is ready, by its /readyz
+    Ready(ready::ReadyArgs),
 }
 
 /// How log lines look.
