@@ -6,15 +6,15 @@ set -euo pipefail
 e2e=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 root=$(cd "$e2e/../.." && pwd)
 : "${work:?start it with run.sh}"
-# shellcheck source=SCRIPTDIR/say.sh
+# shellcheck source=say.sh
 . "$e2e/lib/say.sh"
-# shellcheck source=SCRIPTDIR/secret.sh
+# shellcheck source=secret.sh
 . "$e2e/lib/secret.sh"
-# shellcheck source=SCRIPTDIR/processes.sh
+# shellcheck source=processes.sh
 . "$e2e/lib/processes.sh"
-# shellcheck source=SCRIPTDIR/node.sh
+# shellcheck source=node.sh
 . "$e2e/lib/node.sh"
-# shellcheck source=SCRIPTDIR/redis.sh
+# shellcheck source=redis.sh
 . "$e2e/lib/redis.sh"
 
 # Another chart only while one works on the scripts.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A platform engineer installs the chart as the README says, beside a Redis Cluster with a keyspace of Outpost
 # before v0.6.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
 
 make_namespace outpost

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The old version is scaled to zero, and the new one applied while the migration is pending: its gate holds it.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
-# shellcheck source=SCRIPTDIR/../lib/outpost.sh
+# shellcheck source=outpost.sh
 . "$e2e/lib/outpost.sh"
 
 waits() { [[ -n $(gate_state "$1" "$2" .state.running.startedAt) ]] || { gate_state "$1" "$2" '' && return 1; }; }

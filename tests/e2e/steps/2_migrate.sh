@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From a dry run over the approval of the plan to cleanup; the pods that the gate held start by themselves.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
-# shellcheck source=SCRIPTDIR/../lib/outpost.sh
+# shellcheck source=outpost.sh
 . "$e2e/lib/outpost.sh"
 
 legacy=$(census outpost redis-cluster | count_of legacy)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The working operator pod is deleted while it copies, then killed; then the kubelet is restarted: the run completes.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
 
 redis_server outpost redis-again

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A second release in another namespace, whose Redis has the same name: upgraded, rolled back and uninstalled while
 # it copies, and its namespace deleted. Data and the first release stay as they are.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
 
 operator_images() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A fresh Redis Cluster: five pods start at once, and the gate initialises it once.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
-# shellcheck source=SCRIPTDIR/../lib/outpost.sh
+# shellcheck source=outpost.sh
 . "$e2e/lib/outpost.sh"
 
 redis_cluster outpost fresh 0

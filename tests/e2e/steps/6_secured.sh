@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Redis that takes TLS with client certificates only, and an ACL user with the rights that README lists; first with
 # a wrong password.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
 
 certificate() { # NAME SUBJECT-ALTERNATIVE-NAMES: signed by the authority in $files
@@ -18,7 +18,8 @@ certificate server 'DNS:secured,DNS:secured.outpost.svc,DNS:secured.outpost.svc.
 certificate client 'DNS:client'
 
 # The user as README gives it, with a password of its own.
-(umask 077 && secret >"$work/redis/user-password")
+password=$(secret)
+(umask 077 && printf %s "$password" >"$work/redis/user-password")
 user=$(sed -n 's/^ACL SETUSER outpost-migrate //p' "$root/README.md")
 [[ $user == *'>PASSWORD'* ]] || die 'README has no user with a password to replace'
 redis_secrets outpost secured <<TXT
@@ -28,7 +29,7 @@ tls-cert-file /etc/redis/server.crt
 tls-key-file /etc/redis/server.key
 tls-ca-cert-file /etc/redis/ca.crt
 tls-auth-clients yes
-user outpost-migrate ${user/PASSWORD/$(<"$work/redis/user-password")}
+user outpost-migrate ${user/PASSWORD/$password}
 TXT
 redis_pods outpost secured 1
 redis_cli_arguments=(--tls --cacert /etc/redis/ca.crt --cert /etc/redis/client.crt --key /etc/redis/client.key)
@@ -61,7 +62,7 @@ event_names_secret() {
 until_true 30 'a warning that names the Secret' event_names_secret
 note "the event: $(event_names_secret | head -n 1)"
 said=$(kubectl -n outpost get events,rmig -o yaml; kubectl -n outpost logs -l app.kubernetes.io/name=outpost-migrate-redis --tail=-1)
-[[ $said != *"$wrong"* && $said != *"$(<"$work/redis/user-password")"* ]] || die 'a password shows in events, status or logs'
+[[ $said != *"$wrong"* && $said != *"$password"* ]] || die 'a password shows in events, status or logs'
 note 'no password in events, status and logs'
 
 # The right password: picked up without a restart, at once when asked.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A user with the built-in role `edit` in one namespace works with migrations there, and gets at no Secret of another.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
 
 engineer() { kubectl --kubeconfig "$work/engineer.kubeconfig" "$@"; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the operator did, by the API server's audit log, against what the chart grants: every granted verb was used,
 # and none was refused.
-# shellcheck source=SCRIPTDIR/../lib/step.sh
+# shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
 
 account=outpost-migrate-redis
