@@ -925,6 +925,12 @@ impl outpost_migrate_redis::migrations::Migration for Rename {
     fn prefixes(&self, _: &outpost_migrate_redis::migrations::Scope) -> Vec<Vec<u8>> {
         vec![self.from.as_bytes().to_vec()]
     }
+    fn rule(&self) -> outpost_migrate_redis::migrations::Rule<'_> {
+        outpost_migrate_redis::migrations::Rule::Rename(self)
+    }
+}
+
+impl outpost_migrate_redis::migrations::Rename for Rename {
     fn map(
         &self,
         _: &outpost_migrate_redis::migrations::Scope,
