@@ -12,7 +12,7 @@ programs=(redis-server:redis-server redis-cli:redis-tools etcd:etcd-server opens
 e2e_programs=(
   containerd:containerd runc:runc /usr/lib/cni/ptp:containernetworking-plugins nft:nftables conntrack:conntrack
   ip:iproute2 buildah:buildah musl-gcc:musl-tools busybox:busybox-static jq:jq shellcheck:shellcheck
-  pgrep:procps /etc/ssl/certs/ca-certificates.crt:ca-certificates
+  pgrep:procps python3:python3-venv /etc/ssl/certs/ca-certificates.crt:ca-certificates
 )
 
 say() { printf 'install: %s\n' "$*" >&2; }

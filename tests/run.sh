@@ -21,13 +21,16 @@ install_cargo_deny() {
 }
 
 step 'what is needed'
-tests/install.sh
+tests/install.sh e2e
 for component in rustfmt clippy; do
   cargo "${component#rust}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
 
 step 'format'
 cargo fmt --check
+
+step 'shell scripts and Dockerfile'
+tests/lint.sh
 
 step 'lints'
 cargo clippy --locked --all-targets -- -D warnings
@@ -44,5 +47,8 @@ tests/kubernetes/build.sh >/dev/null
 
 step 'tests'
 cargo test --locked --no-fail-fast
+
+step 'end to end'
+tests/e2e/run.sh
 
 step 'done'

@@ -13,7 +13,7 @@ says_pending() {
   local log
   log=$(kubectl -n outpost logs "$1" -c gate)
   echo "$log"
-  [[ $log == *001_hash_tags* ]]
+  [[ $log == *'pending: 001_hash_tags'* ]]
 }
 
 has_failed() {

@@ -9,9 +9,13 @@ redis_cluster outpost fresh 0
 expect 'keys' "$(census outpost fresh | grep -vc whole || true)" 0
 gate fresh true --wait 10m | outpost outpost newcomer 5 fresh "$new_version"
 kubectl -n outpost rollout status deployment/newcomer --timeout=120s
+initialised=0
 for pod in $(pods_of outpost newcomer); do
   expect "restarts of the gate of $pod" "$(gate_state outpost "$pod" .restartCount)" 0
+  log=$(kubectl -n outpost logs "$pod" -c gate)
+  [[ $log != *'Redis was fresh'* ]] || initialised=$((initialised + 1))
 done
+expect 'gates that initialised it' "$initialised" 1
 
 # One token in every mark: one of them did it, once.
 tokens=$(for name in 001_hash_tags 002_timestamps 003_entity; do mark outpost fresh "$name" init_token; done | sort -u)
