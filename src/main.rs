@@ -1,61 +1,63 @@
 //! Parses the command line, sets up telemetry, dispatches, and turns the result into an exit code.
 
-use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use outpost_migrate_redis::cli::operator::OperatorArgs;
-use outpost_migrate_redis::cli::{Cli, Command, LogFormat, crd, ready};
-use outpost_migrate_redis::operator;
-use tokio::signal::unix::{SignalKind, signal};
+use outpost_migrate_redis::cli::{self, Cli, LogFormat};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Wrong usage or configuration.
-const USAGE: u8 = 2;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_standard_error(&cli);
     if rustls::crypto::ring::default_provider().install_default().is_err() {
-        return fail(1, "no TLS provider could be installed");
+        tracing::error!("no TLS provider could be installed");
+        return cli::ExitCode::Usage.into();
     }
-    match cli.command {
-        Command::Crd => crd::run().map_or_else(|error| fail(1, error), |()| ExitCode::SUCCESS),
-        Command::Operator(args) => run_operator(args).await,
-        Command::Ready(args) => ready::run(&args).await.map_or_else(|error| fail(1, error), |()| ExitCode::SUCCESS),
-    }
-}
-
-async fn run_operator(args: OperatorArgs) -> ExitCode {
-    let settings = match args.settings() {
-        Ok(settings) => settings,
-        Err(error) => return fail(USAGE, error),
+    let stop = CancellationToken::new();
+    let twice = CancellationToken::new();
+    tokio::spawn(cancel_on_signals(stop.clone(), twice.clone()));
+    let done = tokio::select! {
+        done = cli.run(stop) => done,
+        () = twice.cancelled() => {
+            let message = "left at once, without finishing the batch: if the lock is still there, \
+                           `outpost-migrate-redis unlock` shows and frees it";
+            Err(cli::Failure::new(cli::ExitCode::NotDone, message))
+        }
     };
-    let shutdown = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(shutdown.clone()));
-    match operator::start(settings, shutdown).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(USAGE, error),
+    match done {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code.into()
+        }
     }
 }
 
-async fn cancel_on_signal(shutdown: CancellationToken) {
+/// The first signal asks for an end after the batch under way, the second for one at once.
+async fn cancel_on_signals(stop: CancellationToken, twice: CancellationToken) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::warn!("signals can't be watched; stop with SIGKILL, locks end by themselves");
         return;
     };
+    either(&mut terminate, &mut interrupt).await;
+    stop.cancel();
+    either(&mut terminate, &mut interrupt).await;
+    twice.cancel();
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
-    shutdown.cancel();
 }
 
 fn log_to_standard_error(cli: &Cli) {
@@ -70,9 +72,4 @@ fn log_to_standard_error(cli: &Cli) {
         LogFormat::Text => logger.with_target(false).init(),
         LogFormat::Json => logger.json().init(),
     }
-}
-
-fn fail(code: u8, error: impl Display) -> ExitCode {
-    eprintln!("outpost-migrate-redis: {error}");
-    ExitCode::from(code)
 }

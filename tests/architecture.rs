@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the top down. `cli` stands above `operator` only for the operator's settings.
-const ROOMS: [&str; 8] = ["cli", "operator", "config", "api", "engine", "migrations", "keyspace", "model"];
+const ROOMS: [&str; 9] = ["cli", "operator", "gate", "config", "api", "engine", "migrations", "keyspace", "model"];
 
 /// What a room may import below it, where that is less than everything.
-const ONLY: [(&str, &[&str]); 3] = [
+const ONLY: [(&str, &[&str]); 4] = [
+    ("gate", &["engine", "migrations", "keyspace", "model"]),
     ("migrations", &["model"]),
     ("api", &["migrations", "model"]),
     ("config", &["engine", "migrations", "keyspace", "model"]),
@@ -96,7 +97,7 @@ fn every_room_is_known() {
     for path in sources(&src) {
         let file = path.strip_prefix(&src).expect("below src").display().to_string();
         let room = file.split(['/', '.']).next().expect("a room").to_owned();
-        assert!(ROOMS.contains(&room.as_str()) || ["main", "lib", "gate"].contains(&room.as_str()), "{file}");
+        assert!(ROOMS.contains(&room.as_str()) || ["main", "lib"].contains(&room.as_str()), "{file}");
         let text = fs::read_to_string(&path).expect("text");
         assert!(text.starts_with("//!"), "{file} does not say what it owns");
     }

@@ -424,6 +424,8 @@ async fn credentials_come_from_secrets_and_a_rotated_one_needs_no_restart() {
     let refused = site.wait_reason(NAME, SOON, "AuthenticationFailed").await;
     assert_kstatus(&refused);
     assert!(condition(&refused, "Stalled").is_some());
+    let message = condition_message(&site, "Ready").await;
+    assert!(message.contains("redis-user") && message.contains("redis-password"), "it names the Secrets: {message}");
     let event = eventually(SOON, "an event", async || {
         site.events(NAME).into_iter().find(|event| event.1 == "AuthenticationFailed")
     })
@@ -923,6 +925,12 @@ impl outpost_migrate_redis::migrations::Migration for Rename {
     fn prefixes(&self, _: &outpost_migrate_redis::migrations::Scope) -> Vec<Vec<u8>> {
         vec![self.from.as_bytes().to_vec()]
     }
+    fn rule(&self) -> outpost_migrate_redis::migrations::Rule<'_> {
+        outpost_migrate_redis::migrations::Rule::Rename(self)
+    }
+}
+
+impl outpost_migrate_redis::migrations::Rename for Rename {
     fn map(
         &self,
         _: &outpost_migrate_redis::migrations::Scope,

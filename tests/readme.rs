@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use outpost_migrate_redis::engine::control::Control;
-use outpost_migrate_redis::migrations::{Applicability, Migration, Registry, Scope};
+use outpost_migrate_redis::migrations::{Applicability, Migration, Registry, Rename, Rule, Scope};
 use outpost_migrate_redis::model::finding::FindingCode;
 use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::mapping::{Answers, Mapping};
@@ -82,6 +82,11 @@ impl Migration for RenameSessions {
     fn description(&self) -> &'static str { "session:<id> becomes session:{<id>}" }
     fn is_applicable(&self, _: &Scope) -> Applicability { Applicability::Applicable }
     fn prefixes(&self, _: &Scope) -> Vec<Vec<u8>> { vec![b"session:".to_vec()] }
+    fn rule(&self) -> Rule<'_> { Rule::Rename(self) }
+}
+
+#[rustfmt::skip]
+impl Rename for RenameSessions {
     fn map(&self, _: &Scope, key: &RedisKey, _: &Answers) -> Mapping {
         match key.as_bytes().strip_prefix(b"session:") {
             None => Mapping::NotOurs,
@@ -95,7 +100,8 @@ impl Migration for RenameSessions {
 async fn the_example_of_a_migration_is_this_one_and_migrates_any_type() {
     let start = README.find("impl Migration for RenameSessions").expect("README has an example");
     let example = &README[start..start + README[start..].find("```").expect("the example ends")];
-    assert!(include_str!("readme.rs").contains(example.trim()), "README's example differs from the one tested here");
+    let tested = include_str!("readme.rs").replace("#[rustfmt::skip]\n", "");
+    assert!(tested.contains(example.trim()), "README's example differs from the one tested here");
 
     let redis = Standalone::start(Options::default()).await;
     let mut bench = Bench::new(&redis.endpoint());

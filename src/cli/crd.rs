@@ -3,12 +3,13 @@
 use std::io::{self, Write as _};
 
 use crate::api::crd::crd_yaml;
+use crate::cli::failure::{ExitCode, Failure};
 
 /// Prints the definition on standard output.
-///
-/// # Errors
-/// When standard output can't be written.
-pub fn run() -> io::Result<()> {
-    let yaml = crd_yaml().map_err(io::Error::other)?;
-    io::stdout().lock().write_all(yaml.as_bytes())
+pub(super) fn run() -> Result<ExitCode, Failure> {
+    crd_yaml()
+        .map_err(io::Error::other)
+        .and_then(|yaml| io::stdout().lock().write_all(yaml.as_bytes()))
+        .map_err(|error| Failure::new(ExitCode::NotDone, error))?;
+    Ok(ExitCode::Done)
 }

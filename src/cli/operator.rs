@@ -4,9 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::allowed_hosts::{AllowedHosts, BadHostPattern};
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::session;
+use crate::config::ConfigurationFlags;
 use crate::migrations::Registry;
+use crate::operator;
 use crate::operator::settings::Settings;
 
 /// Options of `operator`.
@@ -29,23 +34,31 @@ pub struct OperatorArgs {
     holder: Option<String>,
 }
 
+/// Runs the operator until it is stopped.
+pub(super) async fn run(
+    args: OperatorArgs,
+    flags: &ConfigurationFlags,
+    stop: CancellationToken,
+) -> Result<ExitCode, Failure> {
+    if let Some(flag) = flags.first_typed() {
+        let message = format!("{flag}: the operator takes this from each resource's spec: leave it out");
+        return Err(Failure::new(ExitCode::Usage, message));
+    }
+    let settings = args.settings().map_err(|error| Failure::new(ExitCode::Usage, error))?;
+    operator::start(settings, stop).await.map_err(|error| Failure::new(ExitCode::Usage, error))?;
+    Ok(ExitCode::Done)
+}
+
 impl OperatorArgs {
     /// The settings that the operator runs by.
-    ///
-    /// # Errors
-    /// A host pattern that could never match.
-    pub fn settings(self) -> Result<Settings, BadHostPattern> {
+    fn settings(self) -> Result<Settings, BadHostPattern> {
         Ok(Settings {
             namespaces: self.namespaces.into_iter().filter(|name| !name.is_empty() && name != "*").collect(),
             allowed_hosts: AllowedHosts::new(self.allowed_redis_hosts)?,
-            holder: self.holder.unwrap_or_else(host_and_process),
+            holder: self.holder.unwrap_or_else(session::holder),
             lease: Duration::from_secs(self.lease_seconds),
             address: self.address,
             registry: Registry::outpost(),
         })
     }
-}
-
-fn host_and_process() -> String {
-    format!("{}/{}", gethostname::gethostname().to_string_lossy(), std::process::id())
 }

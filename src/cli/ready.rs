@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::cli::failure::{ExitCode, Failure};
+
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -23,59 +25,38 @@ pub struct ReadyArgs {
     /// Where the operator serves its probes
     #[arg(value_name = "HOST:PORT")]
     address: String,
-    /// Ask again for so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    wait: u64,
-}
-
-/// Why it is not ready.
-#[derive(Debug, thiserror::Error)]
-pub enum NotReady {
-    /// Nobody answers.
-    #[error("{address} does not answer: {error}; look at the operator's pods and the Service")]
-    Silent {
-        /// Who was asked.
-        address: String,
-        /// Why.
-        error: io::Error,
-    },
-    /// The answer is no.
-    #[error("{address} is not ready: {answer}; look at the operator's log")]
-    Answered {
-        /// Who was asked.
-        address: String,
-        /// What it said.
-        answer: String,
-    },
+    /// Ask again for up to this long (30s, 10m)
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    wait: Option<Duration>,
 }
 
 /// Asks until the answer is yes or the time is over.
-///
-/// # Errors
-/// What the last answer was, if it was not yes.
-pub async fn run(args: &ReadyArgs) -> Result<(), NotReady> {
-    let end = Instant::now() + Duration::from_secs(args.wait);
+pub(super) async fn run(args: &ReadyArgs) -> Result<ExitCode, Failure> {
+    let began = Instant::now();
     loop {
         match ask(&args.address).await {
             Ok(()) => {
                 println!("{} is ready", args.address);
-                return Ok(());
+                return Ok(ExitCode::Done);
             }
-            Err(error) if Instant::now() + PAUSE > end => return Err(error),
+            Err(failure) if began.elapsed() + PAUSE > args.wait.unwrap_or_default() => return Err(failure),
             Err(_) => sleep(PAUSE).await,
         }
     }
 }
 
-async fn ask(address: &str) -> Result<(), NotReady> {
-    let silent = |error| NotReady::Silent { address: address.to_owned(), error };
-    let answer = timeout(PATIENCE, get(address)).await.unwrap_or_else(|late| Err(late.into())).map_err(silent)?;
+async fn ask(address: &str) -> Result<(), Failure> {
+    let answer = timeout(PATIENCE, get(address)).await.unwrap_or_else(|late| Err(late.into())).map_err(|error| {
+        let next = "look at the operator's pods and the Service";
+        Failure::new(ExitCode::NotDone, format!("{address} does not answer: {error}; {next}"))
+    })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
         return Ok(());
     }
-    Err(NotReady::Answered { address: address.to_owned(), answer: format!("{status} {}", body.trim()) })
+    let message = format!("{address} is not ready: {status} {}; look at the operator's log", body.trim());
+    Err(Failure::new(ExitCode::NotDone, message))
 }
 
 async fn get(address: &str) -> io::Result<String> {
@@ -114,9 +95,9 @@ mod tests {
     #[case("", Some("is not ready"))]
     #[tokio::test]
     async fn only_200_is_yes(#[case] answer: &'static str, #[case] refusal: Option<&str>) {
-        let args = ReadyArgs { address: answering(answer).await, wait: 0 };
+        let args = ReadyArgs { address: answering(answer).await, wait: None };
         match (run(&args).await, refusal) {
-            (Ok(()), None) => {}
+            (Ok(ExitCode::Done), None) => {}
             (Err(error), Some(words)) => assert!(error.to_string().contains(words), "{error}"),
             (other, _) => panic!("{other:?}"),
         }
@@ -125,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_told() {
         let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-        let error = run(&ReadyArgs { address: free.to_string(), wait: 0 }).await.expect_err("nobody listens");
+        let error = run(&ReadyArgs { address: free.to_string(), wait: None }).await.expect_err("nobody listens");
         assert!(error.to_string().contains("does not answer"), "{error}");
     }
 }

@@ -87,6 +87,12 @@ impl ConfigurationFlags {
         Setting::ALL.into_iter().filter_map(|setting| Some((setting, self.text(setting)?))).collect()
     }
 
+    /// The first flag that was typed, in the order of help.
+    #[must_use]
+    pub fn first_typed(&self) -> Option<&'static str> {
+        Setting::ALL.into_iter().find(|setting| self.text(*setting).is_some()).map(Setting::flag)
+    }
+
     fn text(&self, setting: Setting) -> Option<&str> {
         match setting {
             Setting::File => self.config.as_deref(),

@@ -1,12 +1,15 @@
-//! Apply: copies every source to its target. The gate stays closed; the mark comes with verify.
+//! Apply: copies every source to its target, or changes every entry in place. The gate stays closed; the mark
+//! comes with verify.
 
 use crate::engine::assignment::Assignment;
-use crate::engine::control::Control;
+use crate::engine::control::{Control, Meter};
+use crate::engine::in_place::Changer;
 use crate::engine::journal::Run;
 use crate::engine::pass;
-use crate::engine::settle::{Settler, on_difference};
+use crate::engine::settle::{OnDifference, Settler, on_difference};
 use crate::engine::stop::Stop;
 use crate::keyspace::Writer;
+use crate::migrations::Rule;
 use crate::model::finding::Finding;
 use crate::model::phase::Step;
 use crate::model::plan::Plan;
@@ -36,7 +39,8 @@ pub fn may_begin(plan: &Plan, run_may_refresh: bool, policy: ConflictPolicy) -> 
     Ok(())
 }
 
-/// Copies every source whose target is missing; deals with targets that differ as run and policy say.
+/// Copies every source whose target is missing, and deals with targets that differ as run and policy say; or
+/// changes every entry that is to be changed in place.
 ///
 /// # Errors
 /// What kept it from being complete, or [`Stop::Conflicts`].
@@ -50,10 +54,39 @@ pub async fn apply(
     may_begin(plan, run.may_refresh(), assignment.conflict_policy)?;
     let meter = control.meter(Step::Apply, Some(plan.seen.total_sources()));
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
-    let settler = Settler { writer, assignment, control, on_difference };
-    let report: ApplyReport =
-        pass::complete(writer, assignment, control, &meter, |keys| settler.copy_first(keys)).await?;
+    let report = work_through(writer, assignment, control, &meter, on_difference, Order::CopyFirst).await?;
     unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)
+}
+
+/// Whether targets are compared before sources are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Quickest where targets are missing.
+    CopyFirst,
+    /// A pass that writes nothing has compared everything.
+    CompareFirst,
+}
+
+/// One complete pass that brings every entry to where it should be.
+pub(super) async fn work_through(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    meter: &Meter<'_>,
+    on_difference: OnDifference,
+    order: Order,
+) -> Result<ApplyReport, Stop> {
+    match assignment.rule() {
+        Rule::Rename(rename) => {
+            let settler = Settler { writer, assignment, rename, control, on_difference };
+            let settle = |keys| settler.settle(keys, order);
+            pass::complete(writer, &assignment.prefixes(), control, meter, settle).await
+        }
+        Rule::InPlace(in_place) => {
+            let changer = Changer { writer, assignment, in_place, control };
+            pass::complete(writer, &assignment.prefixes(), control, meter, |keys| changer.change(keys)).await
+        }
+    }
 }
 
 /// A report with conflicts is a stop under `Fail`, unless targets are the truth already.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::migrations::state_keys::StateKeys;
-use crate::migrations::{Migration, Registry, Scope};
+use crate::migrations::{Migration, Registry, Rule, Scope};
 use crate::model::key::RedisKey;
 use crate::model::plan::Terms;
 use crate::model::policy::{ConflictPolicy, DivergedPolicy, MinReplicas};
@@ -32,6 +32,10 @@ impl Assignment {
     #[must_use]
     pub fn state_keys(&self) -> StateKeys {
         StateKeys::new(self.scope.deployment_id.as_deref())
+    }
+
+    pub(super) fn rule(&self) -> Rule<'_> {
+        self.migration.rule()
     }
 
     pub(super) fn mark_key(&self) -> RedisKey {

@@ -1,7 +1,8 @@
-//! Asks the migration what keys mean, and reads what it needs to tell.
+//! Asks a renaming migration what keys mean, and reads what it needs to tell.
 
 use crate::engine::assignment::Assignment;
 use crate::keyspace::{Fault, Keyspace};
+use crate::migrations::Rename;
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, Mapping, Probe, UnmigratedReason};
 
@@ -34,6 +35,7 @@ pub(super) struct Classified {
 pub(super) async fn classify(
     keyspace: &Keyspace,
     assignment: &Assignment,
+    rename: &dyn Rename,
     keys: Vec<RedisKey>,
 ) -> Result<Classified, Fault> {
     let mut classified = Classified::default();
@@ -41,7 +43,7 @@ pub(super) async fn classify(
     for _ in 0..ROUNDS {
         let mut asking = Vec::new();
         for (key, answers) in open {
-            match assignment.migration.map(&assignment.scope, &key, &answers) {
+            match rename.map(&assignment.scope, &key, &answers) {
                 Mapping::Need(probes) => asking.push((key, answers, probes)),
                 decided => classified.add(key, decided),
             }

@@ -11,11 +11,13 @@ use tokio::sync::Mutex;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::classify;
 use crate::engine::control::{Advance, Control};
+use crate::engine::equality;
 use crate::engine::pass::{self, Tally};
 use crate::engine::stop::Stop;
 use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::Writer;
 use crate::keyspace::conditional::Outcome;
+use crate::migrations::{Rename, Rule};
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
 use crate::model::mark::Mark;
@@ -36,17 +38,40 @@ pub async fn cleanup(
     total: Option<u64>,
     now: UnixMillis,
 ) -> Result<CleanupReport, Stop> {
-    let remover =
-        Remover { writer, assignment, control, acknowledged_at: Mutex::new(None), removed: AtomicU64::new(0) };
-    remover.check_mark().await?;
-    let meter = control.meter(Step::Cleanup, total);
-    let mut report: CleanupReport =
-        pass::complete(writer, assignment, control, &meter, |keys| remover.remove(keys)).await?;
-    report.removed = remover.removed.into_inner();
+    check_mark(writer, assignment).await?;
+    let report = match assignment.rule() {
+        Rule::Rename(rename) => remove_originals(writer, assignment, control, rename, total).await?,
+        // It left nothing behind.
+        Rule::InPlace(_) => CleanupReport::default(),
+    };
     if !writer.stamp_mark(&assignment.mark_key(), &[("cleaned_up_at", now.to_string())]).await? {
         return Err(Stop::NotVerified);
     }
     Ok(report)
+}
+
+async fn remove_originals(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    rename: &dyn Rename,
+    total: Option<u64>,
+) -> Result<CleanupReport, Stop> {
+    let remover =
+        Remover { writer, assignment, rename, control, acknowledged_at: Mutex::new(None), removed: AtomicU64::new(0) };
+    let meter = control.meter(Step::Cleanup, total);
+    let remove = |keys| remover.remove(keys);
+    let mut report: CleanupReport = pass::complete(writer, &assignment.prefixes(), control, &meter, remove).await?;
+    report.removed = remover.removed.into_inner();
+    Ok(report)
+}
+
+/// Our mark, for these parameters, must stand: it says that targets are the truth.
+async fn check_mark(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+    match Mark::from_fields(&writer.hash(&assignment.mark_key()).await?) {
+        Mark::Stamped(stamp) if stamp.is_for(&assignment.terms.parameters) => Ok(()),
+        Mark::Stamped(_) | Mark::Absent | Mark::Unstamped | Mark::NotApplicable => Err(Stop::NotVerified),
+    }
 }
 
 impl Tally for CleanupReport {
@@ -62,6 +87,7 @@ impl Tally for CleanupReport {
 struct Remover<'a> {
     writer: &'a Writer,
     assignment: &'a Assignment,
+    rename: &'a dyn Rename,
     control: &'a Control,
     /// The count of disturbances at which replicas last acknowledged everything.
     acknowledged_at: Mutex<Option<u64>>,
@@ -71,7 +97,7 @@ struct Remover<'a> {
 
 impl Remover<'_> {
     async fn remove(&self, keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
-        let classified = classify(self.writer, self.assignment, keys).await?;
+        let classified = classify(self.writer, self.assignment, self.rename, keys).await?;
         self.control.pace(classified.sources.len()).await?;
         let mut report = CleanupReport::default();
         for (key, reason) in classified.unmigrated {
@@ -103,19 +129,11 @@ impl Remover<'_> {
         let now = self.writer.disturbances();
         if *acknowledged_at != Some(now) {
             wait_for_replicas(self.writer, self.assignment).await?;
-            self.check_mark().await?;
+            check_mark(self.writer, self.assignment).await?;
             // Waiting itself may have been disturbed; then the look starts over.
             *acknowledged_at = Some(now);
         }
         Ok(now)
-    }
-
-    /// Our mark, for these parameters, must stand: it says that targets are the truth.
-    async fn check_mark(&self) -> Result<(), Stop> {
-        match Mark::from_fields(&self.writer.hash(&self.assignment.mark_key()).await?) {
-            Mark::Stamped(stamp) if stamp.is_for(&self.assignment.terms.parameters) => Ok(()),
-            Mark::Stamped(_) | Mark::Absent | Mark::Unstamped | Mark::NotApplicable => Err(Stop::NotVerified),
-        }
     }
 
     /// The originals that may go, each with the value it must still have then.
@@ -127,11 +145,15 @@ impl Remover<'_> {
         let keys: Vec<RedisKey> = pairs.iter().flat_map(|(source, target)| [source.clone(), target.clone()]).collect();
         let mut entries = self.writer.entries(&keys).await?.into_iter();
         let mut doomed = Vec::new();
-        for (source, _) in pairs {
+        for (source, target_key) in pairs {
             let (original, target) = (entries.next().flatten(), entries.next().flatten());
             match (original, target, self.assignment.diverged_policy) {
                 (None, _, _) => report.gone += 1,
-                (Some(original), Some(target), _) if original == target => doomed.push((source.clone(), original)),
+                (Some(original), Some(target), _)
+                    if equality::is_explained(self.assignment, &original, target_key, &target) =>
+                {
+                    doomed.push((source.clone(), original));
+                }
                 (Some(original), _, DivergedPolicy::Delete) => doomed.push((source.clone(), original)),
                 (Some(_), _, DivergedPolicy::Keep) => {
                     report.kept_diverged += 1;

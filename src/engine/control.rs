@@ -38,10 +38,16 @@ impl Control {
         Self { stop, pace: Pace::new(limits), progress, coverage_patience: COVERAGE_PATIENCE }
     }
 
+    /// Control that never slows and reports to nobody.
+    #[must_use]
+    pub fn of(stop: CancellationToken) -> Self {
+        Self::new(stop, Limits::default(), watch::channel(None).0)
+    }
+
     /// Control that never stops, never slows and reports to nobody.
     #[must_use]
     pub fn unattended() -> Self {
-        Self::new(CancellationToken::new(), Limits::default(), watch::channel(None).0)
+        Self::of(CancellationToken::new())
     }
 
     /// Counts a step from its beginning.

@@ -154,8 +154,13 @@ pub(super) fn stamp(assignment: &Assignment, plan_hash: &str, now: UnixMillis) -
         ("verified_at", now.to_string()),
         ("parameters", assignment.terms.parameters.clone()),
         ("plan_hash", plan_hash.to_owned()),
-        ("tool_version", env!("CARGO_PKG_VERSION").to_owned()),
+        tool_version(),
     ]
+}
+
+/// Which version wrote a mark.
+pub(super) fn tool_version() -> (&'static str, String) {
+    ("tool_version", env!("CARGO_PKG_VERSION").to_owned())
 }
 
 #[cfg(test)]

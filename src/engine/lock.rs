@@ -67,9 +67,28 @@ pub struct Holder {
     pub resource_uid: Option<String>,
     /// Remaining life in milliseconds; absent if it never ends.
     pub remaining_millis: Option<u64>,
+    /// For how long the lock stands unrenewed, if the value tells.
+    pub lease: Option<Duration>,
+    value: Vec<u8>,
 }
 
+/// The operation of a lock that is held to initialise a fresh keyspace.
+pub const INIT: &str = "init";
+
 impl Holder {
+    /// How long ago the lock was taken or last renewed, as far as its value and remaining life tell.
+    #[must_use]
+    pub fn since_renewal(&self) -> Option<Duration> {
+        Some(self.lease?.saturating_sub(Duration::from_millis(self.remaining_millis?)))
+    }
+
+    /// Whether its holder still renews it; `None` where the value does not tell.
+    #[must_use]
+    pub fn still_renews(&self) -> Option<bool> {
+        // Twice the pause between renewals: one may just be on its way.
+        Some(self.since_renewal()? <= renewal_pause(self.lease?) * 2)
+    }
+
     fn read(key: &RedisKey, held: &HeldKey) -> Self {
         let ours: Option<LockValue> = serde_json::from_slice(&held.value).ok();
         let remaining_millis = held.remaining_millis;
@@ -83,6 +102,8 @@ impl Holder {
                 since: Some(value.started_at),
                 resource_uid: value.resource_uid,
                 remaining_millis,
+                lease: Some(Duration::from_secs(value.lease_seconds)),
+                value: held.value.clone(),
             },
             None => Self {
                 key,
@@ -92,6 +113,8 @@ impl Holder {
                 since: None,
                 resource_uid: None,
                 remaining_millis,
+                lease: None,
+                value: held.value.clone(),
             },
         }
     }
@@ -282,6 +305,11 @@ type Kept = Arc<Mutex<Vec<(RedisKey, Duration)>>>;
 /// A long-lived lock is looked at this often all the same, so that losing it does not go unnoticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// How often a lock of that life is renewed.
+fn renewal_pause(life: Duration) -> Duration {
+    (life / 3).min(LONGEST_PAUSE)
+}
+
 /// The task that renews a lock.
 struct Renewal {
     control: Arc<Keyspace>,
@@ -296,7 +324,7 @@ impl Renewal {
     /// Renews every third of the lock's life; ends when any key is lost or the lease ran out.
     async fn run(self) {
         let life = self.request.life;
-        let regular = (life / 3).min(LONGEST_PAUSE);
+        let regular = renewal_pause(life);
         let mut pause = regular;
         loop {
             tokio::time::sleep(pause).await;
@@ -333,12 +361,29 @@ impl Renewal {
 /// # Errors
 /// Whatever kept Redis from answering.
 pub async fn holder(keyspace: &Keyspace, keys: &[RedisKey]) -> Result<Option<Holder>, Stop> {
+    Ok(holders(keyspace, keys).await?.into_iter().next())
+}
+
+/// Who holds each key of the lock that is held.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn holders(keyspace: &Keyspace, keys: &[RedisKey]) -> Result<Vec<Holder>, Stop> {
+    let mut holders = Vec::new();
     for key in keys {
         if let Some((value, remaining_millis)) = keyspace.string(key).await? {
-            return Ok(Some(Holder::read(key, &HeldKey { value, remaining_millis })));
+            holders.push(Holder::read(key, &HeldKey { value, remaining_millis }));
         }
     }
-    Ok(None)
+    Ok(holders)
+}
+
+/// Takes a key of the lock away from its holder, if it still is the one that was seen. Gives whether it was.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn break_lock(keyspace: &Keyspace, seen: &Holder) -> Result<bool, Stop> {
+    Ok(keyspace.release_lock_key(&seen.key, &seen.value).await?)
 }
 
 #[cfg(test)]

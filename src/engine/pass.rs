@@ -12,7 +12,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::assignment::Assignment;
 use crate::engine::control::{Advance, Control, Meter};
 use crate::engine::stop::Stop;
 use crate::keyspace::scan::Look;
@@ -35,10 +34,10 @@ pub(super) trait Tally: Default + Send {
     fn advance(&self) -> Advance;
 }
 
-/// Works on every key that the migration wants to see, and adds up what the batches found.
+/// Works on every key that starts with one of `prefixes`, and adds up what the batches found.
 pub(super) async fn complete<T, W, F>(
     keyspace: &Keyspace,
-    assignment: &Assignment,
+    prefixes: &[Vec<u8>],
     control: &Control,
     meter: &Meter<'_>,
     work: W,
@@ -59,8 +58,7 @@ where
         let began = Instant::now();
         let cease = control.stop_signal().child_token();
         let looked =
-            join_all(looks.iter().map(|look| look_once(keyspace, assignment, control, meter, &cease, look, &work)))
-                .await;
+            join_all(looks.iter().map(|look| look_once(keyspace, prefixes, control, meter, &cease, look, &work))).await;
         let mut faulted = false;
         let before = covered.clone();
         for (look, looked) in looks.iter().zip(looked) {
@@ -103,7 +101,7 @@ enum Looked<T> {
 /// One look, worked through. What time alone can't cure ends the other looks too, by `all`.
 async fn look_once<T, W, F>(
     keyspace: &Keyspace,
-    assignment: &Assignment,
+    prefixes: &[Vec<u8>],
     control: &Control,
     meter: &Meter<'_>,
     all: &CancellationToken,
@@ -115,11 +113,10 @@ where
     W: Fn(Vec<RedisKey>) -> F + Sync,
     F: Future<Output = Result<T, Stop>> + Send,
 {
-    let prefixes = assignment.prefixes();
     let size = control.batch_size();
     let cease = all.child_token();
     let batches = keyspace
-        .scan(look, &prefixes)
+        .scan(look, prefixes)
         .map_err(Stop::from)
         .map_ok(|page| {
             let batches: Vec<_> = page.chunks(size).map(|batch| Ok(batch.to_vec())).collect();

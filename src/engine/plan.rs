@@ -3,12 +3,16 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
+use crate::engine::equality;
+use crate::engine::in_place::judge;
 use crate::engine::journal;
 use crate::engine::pass::{self, Tally};
 use crate::engine::preflight;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::compare::Comparison;
+use crate::migrations::{InPlace, Rename, Rule};
+use crate::model::change::FieldChange;
 use crate::model::count;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
@@ -28,9 +32,9 @@ const HUGE_MEMBERS: u64 = 10_000;
 pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Control) -> Result<Plan, Stop> {
     let mark = Mark::from_fields(&keyspace.hash(&assignment.mark_key()).await?);
     let meter = control.meter(Step::Plan, None);
-    let tally: PlanTally =
-        pass::complete(keyspace, assignment, control, &meter, |keys| look_at(keyspace, assignment, control, keys))
-            .await?;
+    let prefixes = assignment.prefixes();
+    let look = |keys| look_at(keyspace, assignment, control, keys);
+    let tally: PlanTally = pass::complete(keyspace, &prefixes, control, &meter, look).await?;
     let mut seen = tally.seen;
     seen.mark_is_unproven = mark == Mark::Unstamped;
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
@@ -74,10 +78,60 @@ async fn look_at(
     control: &Control,
     keys: Vec<RedisKey>,
 ) -> Result<PlanTally, Stop> {
-    let classified = classify(keyspace, assignment, keys).await?;
+    match assignment.rule() {
+        Rule::Rename(rename) => look_at_sources(keyspace, assignment, control, rename, keys).await,
+        Rule::InPlace(in_place) => look_at_entries(keyspace, assignment, control, in_place, keys).await,
+    }
+}
+
+/// What an in-place migration would change.
+async fn look_at_entries(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    in_place: &dyn InPlace,
+    keys: Vec<RedisKey>,
+) -> Result<PlanTally, Stop> {
+    let judged = judge(keyspace, assignment, in_place, keys).await?;
+    control.pace(judged.to_change.len() + judged.current.len()).await?;
+    let mut tally = PlanTally::default();
+    for (key, fields, entity) in &judged.to_change {
+        *tally.seen.sources.entry(entity).or_default() += 1;
+        tally.seen.estimated_bytes += fields.iter().map(growth).sum::<u64>();
+        tally.seen.sample.offer((key.clone(), key.clone()));
+    }
+    for (_, entity) in &judged.current {
+        *tally.seen.current.entry(entity).or_default() += 1;
+    }
+    for (key, reason) in judged.unmigrated {
+        tally.seen.unmigrated.count(key, reason);
+    }
+    let (changed, skipped) = (judged.to_change.len() as u64, judged.current.len() as u64);
+    tally.advance = Advance { processed: changed + skipped, skipped, conflicts: 0 };
+    Ok(tally)
+}
+
+/// Bytes that a change adds, without Redis' own overhead.
+fn growth(change: &FieldChange) -> u64 {
+    let (before, after) = match &change.from {
+        Some(from) => (from.len(), change.to.len()),
+        None => (0, change.name.len() + change.to.len()),
+    };
+    after.saturating_sub(before) as u64
+}
+
+/// What a renaming migration would copy.
+async fn look_at_sources(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    rename: &dyn Rename,
+    keys: Vec<RedisKey>,
+) -> Result<PlanTally, Stop> {
+    let classified = classify(keyspace, assignment, rename, keys).await?;
     control.pace(classified.sources.len()).await?;
     let mut tally = PlanTally::default();
-    count_kinds(&mut tally, assignment, &classified);
+    count_kinds(&mut tally, rename, &classified);
     let targets: Vec<RedisKey> = classified.sources.iter().map(|source| source.target.clone()).collect();
     let sources: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
     let (exist, bytes, members) =
@@ -91,7 +145,7 @@ async fn look_at(
             tally.seen.estimated_bytes += bytes[index];
         }
     }
-    compare_existing(keyspace, &existing, &mut tally.seen).await?;
+    compare_existing(keyspace, assignment, &existing, &mut tally.seen).await?;
     tally.advance = Advance {
         processed: classified.sources.len() as u64,
         skipped: tally.seen.already_migrated,
@@ -100,11 +154,11 @@ async fn look_at(
     Ok(tally)
 }
 
-fn count_kinds(tally: &mut PlanTally, assignment: &Assignment, classified: &Classified) {
+fn count_kinds(tally: &mut PlanTally, rename: &dyn Rename, classified: &Classified) {
     for source in &classified.sources {
         *tally.seen.sources.entry(source.entity).or_default() += 1;
         tally.seen.sample.offer(source.pair());
-        tally.scattered += u64::from(assignment.migration.is_scattered(&source.target));
+        tally.scattered += u64::from(rename.is_scattered(&source.target));
     }
     for (_, entity) in &classified.current {
         *tally.seen.current.entry(entity).or_default() += 1;
@@ -114,8 +168,13 @@ fn count_kinds(tally: &mut PlanTally, assignment: &Assignment, classified: &Clas
     }
 }
 
-async fn compare_existing(keyspace: &Keyspace, existing: &[(RedisKey, RedisKey)], seen: &mut Seen) -> Result<(), Stop> {
-    for (pair, comparison) in existing.iter().zip(keyspace.compare(existing).await?) {
+async fn compare_existing(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    existing: &[(RedisKey, RedisKey)],
+    seen: &mut Seen,
+) -> Result<(), Stop> {
+    for (pair, comparison) in existing.iter().zip(equality::compare(keyspace, assignment, existing).await?) {
         match comparison {
             Comparison::Equal => seen.already_migrated += 1,
             Comparison::Different { .. } => {

@@ -8,6 +8,7 @@ use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::server::{Permission, ServerFacts};
 use crate::keyspace::topology::Topology;
+use crate::migrations::Rule;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
@@ -128,13 +129,18 @@ fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) ->
     let (mark, lock) = (assignment.mark_key(), assignment.state_keys().locks().swap_remove(0));
     let (source, target) = (source.as_bytes(), target.as_bytes());
     let command = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
-    vec![
+    let on_entries: Vec<Vec<Vec<u8>>> = match assignment.rule() {
+        Rule::Rename(_) => vec![
+            command(&[b"DUMP", source]),
+            command(&[b"COPY", source, target]),
+            command(&[b"RESTORE", target, b"0", b"x"]),
+            command(&[b"UNLINK", source]),
+        ],
+        Rule::InPlace(_) => vec![command(&[b"HSET", target, b"id", b"x"])],
+    };
+    let always = [
         command(&[b"SCAN", b"0"]),
         command(&[b"HMGET", source, b"id"]),
-        command(&[b"DUMP", source]),
-        command(&[b"COPY", source, target]),
-        command(&[b"RESTORE", target, b"0", b"x"]),
-        command(&[b"UNLINK", source]),
         command(&[b"EVALSHA", b"x", b"1", source]),
         command(&[b"SCRIPT", b"LOAD", b"x"]),
         command(&[b"WATCH", target]),
@@ -143,7 +149,8 @@ fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) ->
         command(&[b"HSET", mark.as_bytes(), b"status", b"x"]),
         command(&[b"SET", lock.as_bytes(), b"x"]),
         command(&[b"WAIT", b"0", b"0"]),
-    ]
+    ];
+    on_entries.into_iter().chain(always).collect()
 }
 
 async fn permissions(

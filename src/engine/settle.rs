@@ -3,9 +3,11 @@
 //! Owns the decision about a target that exists and differs: our own stale copy, a conflict that a
 //! policy decides, or somebody's entry that stays.
 
+use crate::engine::apply::Order;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
+use crate::engine::equality;
 use crate::engine::journal::Run;
 use crate::engine::pass::Tally;
 use crate::engine::stop::Stop;
@@ -13,6 +15,7 @@ use crate::keyspace::Writer;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::conditional::Outcome;
 use crate::keyspace::copy::Copied;
+use crate::migrations::Rename;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
 use crate::model::mapping::UnmigratedReason;
@@ -55,28 +58,26 @@ pub(super) fn on_difference(run: &Run, policy: ConflictPolicy, mark_is_unproven:
 pub(super) struct Settler<'a> {
     pub(super) writer: &'a Writer,
     pub(super) assignment: &'a Assignment,
+    pub(super) rename: &'a dyn Rename,
     pub(super) control: &'a Control,
     pub(super) on_difference: OnDifference,
 }
 
 impl Settler<'_> {
-    /// Copies first and compares what was there already: quickest where targets are missing.
-    pub(super) async fn copy_first(&self, keys: Vec<RedisKey>) -> Result<ApplyReport, Stop> {
+    /// Brings a batch of sources to their targets.
+    pub(super) async fn settle(&self, keys: Vec<RedisKey>, order: Order) -> Result<ApplyReport, Stop> {
         let (pairs, mut report) = self.begin(keys).await?;
-        let existing = self.copy(&pairs, &mut report).await?;
-        self.resolve(existing, &mut report).await?;
-        Ok(report)
-    }
-
-    /// Compares first and copies what is missing: a pass that writes nothing has compared everything.
-    pub(super) async fn compare_first(&self, keys: Vec<RedisKey>) -> Result<ApplyReport, Stop> {
-        let (pairs, mut report) = self.begin(keys).await?;
-        self.resolve(pairs, &mut report).await?;
+        let to_compare = match order {
+            Order::CopyFirst => self.copy(&pairs, &mut report).await?,
+            Order::CompareFirst => pairs,
+        };
+        self.resolve(to_compare, &mut report).await?;
         Ok(report)
     }
 
     async fn begin(&self, keys: Vec<RedisKey>) -> Result<(Vec<Pair>, ApplyReport), Stop> {
-        let Classified { sources, current: _, unmigrated } = classify(self.writer, self.assignment, keys).await?;
+        let Classified { sources, current: _, unmigrated } =
+            classify(self.writer, self.assignment, self.rename, keys).await?;
         self.control.pace(sources.len()).await?;
         let mut report = ApplyReport::default();
         for (key, reason) in unmigrated {
@@ -117,7 +118,7 @@ impl Settler<'_> {
     async fn resolve_once(&self, pairs: Vec<Pair>, report: &mut ApplyReport) -> Result<Vec<Pair>, Stop> {
         let mut missing = Vec::new();
         let mut again = Vec::new();
-        for (pair, comparison) in pairs.iter().zip(self.writer.compare(&pairs).await?) {
+        for (pair, comparison) in pairs.iter().zip(equality::compare(self.writer, self.assignment, &pairs).await?) {
             match comparison {
                 Comparison::Equal => report.already_migrated += 1,
                 Comparison::SourceGone => report.ended += 1,
@@ -151,7 +152,7 @@ impl Settler<'_> {
     /// A target that is itself a source, or may be somebody's legacy entry, is never overwritten. One that
     /// holds another type or another id is no stale copy of ours; only an explicit policy replaces it.
     async fn may_replace(&self, target: &RedisKey) -> Result<bool, Stop> {
-        let classified = classify(self.writer, self.assignment, vec![target.clone()]).await?;
+        let classified = classify(self.writer, self.assignment, self.rename, vec![target.clone()]).await?;
         let is_foreign = match classified.unmigrated.first() {
             None => !classified.sources.is_empty(),
             Some((_, UnmigratedReason::WrongType | UnmigratedReason::WrongContent)) => {
@@ -164,7 +165,9 @@ impl Settler<'_> {
                 | UnmigratedReason::AmbiguousTarget
                 | UnmigratedReason::DocumentedNameOnly
                 | UnmigratedReason::NoSingleTenant
-                | UnmigratedReason::OtherLayout,
+                | UnmigratedReason::OtherLayout
+                | UnmigratedReason::NotATime
+                | UnmigratedReason::OtherEntity,
             )) => true,
         };
         Ok(!is_foreign)

@@ -1,11 +1,16 @@
 //! What Redis says about a migration before any work: Redis outranks whatever was remembered.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use crate::engine::assignment::Assignment;
 use crate::engine::journal::{self, Owner, RunRecord};
 use crate::engine::stop::Stop;
 use crate::keyspace::{Keyspace, Writer};
-use crate::migrations::Applicability;
-use crate::model::mark::Mark;
+use crate::migrations::state_keys::StateKeys;
+use crate::migrations::{Applicability, Migration, Registry, Scope};
+use crate::model::key::RedisKey;
+use crate::model::mark::{INIT_CLAIM, Mark};
 use crate::model::time::UnixMillis;
 
 /// What Redis says about a migration.
@@ -31,16 +36,58 @@ impl Survey {
     }
 }
 
+/// What Redis says about each migration of a registry.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The migration.
+    pub migration: Arc<dyn Migration>,
+    /// Its mark.
+    pub mark: Mark,
+    /// When it was marked, whoever did it.
+    pub applied_at: Option<UnixMillis>,
+    /// Whether an initialisation began to mark it and did not end.
+    pub is_claimed: bool,
+    /// Why it never applies to this keyspace, if so.
+    pub not_applicable: Option<&'static str>,
+}
+
+/// Reads the mark of every migration: one round trip to each primary that owns one.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub async fn standings(keyspace: &Keyspace, registry: &Registry, scope: &Scope) -> Result<Vec<Standing>, Stop> {
+    let names = StateKeys::new(scope.deployment_id.as_deref());
+    let keys: Vec<RedisKey> = registry.iter().map(|migration| names.mark(migration.name())).collect();
+    let hashes = keyspace.hashes(&keys).await?;
+    Ok(registry.iter().zip(hashes).map(|(migration, fields)| standing(migration, &fields, scope)).collect())
+}
+
+fn standing(migration: &Arc<dyn Migration>, fields: &BTreeMap<Vec<u8>, Vec<u8>>, scope: &Scope) -> Standing {
+    let text = |name: &str| fields.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value));
+    let mark = Mark::from_fields(fields);
+    Standing {
+        applied_at: text("applied_at").and_then(|text| UnixMillis::parse_rfc3339(&text)),
+        is_claimed: mark == Mark::Unstamped && fields.contains_key(INIT_CLAIM.as_bytes()),
+        mark,
+        not_applicable: not_applicable(migration.as_ref(), scope),
+        migration: Arc::clone(migration),
+    }
+}
+
+fn not_applicable(migration: &dyn Migration, scope: &Scope) -> Option<&'static str> {
+    match migration.is_applicable(scope) {
+        Applicability::Applicable => None,
+        Applicability::NotApplicable(reason) => Some(reason),
+    }
+}
+
 /// Looks at marks and run hash; writes nothing.
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
 pub async fn survey(keyspace: &Keyspace, assignment: &Assignment) -> Result<Survey, Stop> {
     let mark = Mark::from_fields(&keyspace.hash(&assignment.mark_key()).await?);
-    let not_applicable = match assignment.migration.is_applicable(&assignment.scope) {
-        Applicability::Applicable => None,
-        Applicability::NotApplicable(reason) => Some(reason),
-    };
+    let not_applicable = not_applicable(assignment.migration.as_ref(), &assignment.scope);
     let run = journal::read_run(keyspace, assignment).await?;
     Ok(Survey {
         owner: run.owner.clone().or(owner_by_mark(&mark)),

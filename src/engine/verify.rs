@@ -1,18 +1,25 @@
-//! Verify: compares every source with its target by value. Before the mark this is the proof on which
+//! Verify: compares every source with its target by value, or looks for entries that an in-place migration would
+//! still change. Before the mark this is the proof on which
 //! the mark is written; after it, it counts what is diverged and writes nothing to entries.
 
-use crate::engine::apply::unless_conflicts;
+use crate::engine::apply::{Order, unless_conflicts, work_through};
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Source, classify};
 use crate::engine::control::{Advance, Control};
+use crate::engine::equality;
+use crate::engine::in_place::judge;
 use crate::engine::journal::{self, Run};
 use crate::engine::pass::{self, Tally};
-use crate::engine::settle::{Settler, on_difference};
+use crate::engine::settle::on_difference;
 use crate::engine::stop::Stop;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::state_keys::STAGING_PREFIX;
+use crate::migrations::{InPlace, Rename, Rule};
+use crate::model::change;
+use crate::model::difference::Difference;
 use crate::model::key::RedisKey;
+use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::Plan;
 use crate::model::policy::REPLICA_PATIENCE;
@@ -54,7 +61,6 @@ pub async fn prove(
     run: &Run,
 ) -> Result<Proof, Stop> {
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
-    let settler = Settler { writer, assignment, control, on_difference };
     let mut changed = 0;
     for _ in 0..ROUNDS {
         // What can't be learned now shows as a change afterwards.
@@ -63,10 +69,9 @@ pub async fn prove(
             Err(_) => writer.topology().await,
         };
         let meter = control.meter(Step::Verify, Some(plan.seen.total_sources()));
-        let report: ApplyReport =
-            pass::complete(writer, assignment, control, &meter, |keys| settler.compare_first(keys)).await?;
+        let report = work_through(writer, assignment, control, &meter, on_difference, Order::CompareFirst).await?;
         let report = unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)?;
-        changed = report.written();
+        changed = report.written() + report.unsettled;
         if changed == 0 {
             wait_for_replicas(writer, assignment).await?;
             journal::seal(writer, assignment, run).await?;
@@ -94,10 +99,15 @@ pub async fn mark(
     proof: Proof,
     now: UnixMillis,
 ) -> Result<VerifyReport, Stop> {
-    let mut fields = vec![("status", "applied".to_owned()), ("applied_at", now.to_string())];
+    let mark = assignment.mark_key();
+    let applied_at = match Mark::from_fields(&writer.hash(&mark).await?) {
+        // Done again: it was applied when it was applied.
+        Mark::Stamped(stamp) => stamp.applied_at.unwrap_or(now),
+        Mark::Absent | Mark::Unstamped | Mark::NotApplicable => now,
+    };
+    let mut fields = vec![("status", "applied".to_owned()), ("applied_at", applied_at.to_string())];
     fields.extend(journal::stamp(assignment, &proof.plan_hash, now));
     fields.extend(journal::owner_fields(writer, assignment).await?);
-    let mark = assignment.mark_key();
     // A refusal may follow an answer that got lost: our own success.
     writer.write_mark(&mark, &assignment.run_key(), &proof.token, &fields).await?;
     if !stands(writer, &mark, &fields).await? {
@@ -126,17 +136,19 @@ pub async fn compare(
     total: Option<u64>,
 ) -> Result<VerifyReport, Stop> {
     let meter = control.meter(Step::Verify, total);
-    pass::complete(keyspace, assignment, control, &meter, |keys| compare_batch(keyspace, assignment, control, keys))
-        .await
+    pass::complete(keyspace, &assignment.prefixes(), control, &meter, |keys| {
+        compare_batch(keyspace, assignment, control, keys)
+    })
+    .await
 }
 
 /// Stamps another tool's mark after a complete pass found no source without a target.
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
-pub async fn stamp(writer: &Writer, assignment: &Assignment, plan: &Plan, now: UnixMillis) -> Result<(), Stop> {
+pub async fn stamp(writer: &Writer, assignment: &Assignment, plan_hash: &str, now: UnixMillis) -> Result<(), Stop> {
     wait_for_replicas(writer, assignment).await?;
-    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(assignment, plan.hash.as_str(), now)).await?;
+    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(assignment, plan_hash, now)).await?;
     Ok(())
 }
 
@@ -155,28 +167,65 @@ impl Tally for VerifyReport {
     }
 }
 
-async fn compare_batch(
+/// Compares one batch and counts.
+pub(super) async fn compare_batch(
     keyspace: &Keyspace,
     assignment: &Assignment,
     control: &Control,
     keys: Vec<RedisKey>,
 ) -> Result<VerifyReport, Stop> {
-    let classified = classify(keyspace, assignment, keys).await?;
+    match assignment.rule() {
+        Rule::Rename(rename) => compare_targets(keyspace, assignment, control, rename, keys).await,
+        Rule::InPlace(in_place) => compare_forms(keyspace, assignment, control, in_place, keys).await,
+    }
+}
+
+async fn compare_targets(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    rename: &dyn Rename,
+    keys: Vec<RedisKey>,
+) -> Result<VerifyReport, Stop> {
+    let classified = classify(keyspace, assignment, rename, keys).await?;
     control.pace(classified.sources.len()).await?;
     let pairs: Vec<_> = classified.sources.iter().map(Source::pair).collect();
     let mut report = VerifyReport::default();
     for (key, reason) in classified.unmigrated {
         report.unmigrated.count(key, reason);
     }
-    for ((source, _), comparison) in pairs.iter().zip(keyspace.compare(&pairs).await?) {
+    for ((source, _), comparison) in pairs.iter().zip(equality::compare(keyspace, assignment, &pairs).await?) {
         match (comparison.difference(), comparison) {
             (Some(difference), _) => {
                 report.different += 1;
+                report.unapplied += u64::from(difference == Difference::Missing);
                 report.sample.offer((source.clone(), difference));
             }
-            (None, Comparison::Equal) => report.equal += 1,
-            (None, _) => report.ended += 1,
+            (None, Comparison::SourceGone) => report.ended += 1,
+            (None, _) => report.equal += 1,
         }
+    }
+    Ok(report)
+}
+
+/// An entry is as it should be if the migration would change nothing any more.
+async fn compare_forms(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    control: &Control,
+    in_place: &dyn InPlace,
+    keys: Vec<RedisKey>,
+) -> Result<VerifyReport, Stop> {
+    let judged = judge(keyspace, assignment, in_place, keys).await?;
+    control.pace(judged.to_change.len() + judged.current.len()).await?;
+    let mut report = VerifyReport { equal: judged.current.len() as u64, ..VerifyReport::default() };
+    for (key, fields, _) in judged.to_change {
+        report.different += 1;
+        report.unapplied += 1;
+        report.sample.offer((key, Difference::Unchanged(change::names(&fields))));
+    }
+    for (key, reason) in judged.unmigrated {
+        report.unmigrated.count(key, reason);
     }
     Ok(report)
 }

@@ -7,9 +7,9 @@ use crate::keyspace::fault::Fault;
 use crate::keyspace::read::Payload;
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::value;
+use crate::model::difference::Difference;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
-use crate::model::report::Difference;
 
 /// How one source and its target compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,7 @@ impl Comparison {
         match self {
             Self::Equal | Self::SourceGone => None,
             Self::TargetMissing => Some(Difference::Missing),
-            Self::Different { source, target } if source.value == target.value => Some(Difference::Expiry),
-            Self::Different { .. } => Some(Difference::Value),
+            Self::Different { source, target } => Difference::between(source, target),
         }
     }
 }

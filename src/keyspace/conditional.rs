@@ -14,6 +14,7 @@ use crate::keyspace::script::{self, Script};
 use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
+use crate::model::change::FieldChange;
 use crate::model::entry::{Entry, Expiry, Value as EntryValue};
 use crate::model::key::RedisKey;
 use crate::model::slot::slot_of;
@@ -87,6 +88,18 @@ impl Writer {
         }
     }
 
+    /// Sets fields of each hash in which they all still are as they were; sets all of a hash or none.
+    ///
+    /// # Errors
+    /// The first fault that stayed; other hashes of the batch may have been changed.
+    pub async fn set_fields_if_unchanged(
+        &self,
+        changes: &[(RedisKey, Vec<FieldChange>)],
+    ) -> Result<Vec<Outcome>, Fault> {
+        let commands = changes.iter().map(|(key, fields)| set_fields(key, fields)).collect();
+        self.run(commands).await.into_iter().map(|answer| Ok(outcome(value::int(answer?)?))).collect()
+    }
+
     /// `WATCH`, read, compare, `MULTI … EXEC`: the transaction fails if the key was touched in between.
     async fn watch_and_write(&self, key: &RedisKey, expected: &Entry, write: &Write<'_>) -> Result<Outcome, Fault> {
         let topology = self.topology().await;
@@ -127,6 +140,13 @@ impl Writer {
 
 async fn send(connection: &mut Connection, node: &NodeAddress, command: &redis::Cmd) -> Result<Value, Fault> {
     command.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))
+}
+
+fn set_fields(key: &RedisKey, fields: &[FieldChange]) -> Command {
+    fields.iter().fold(Command::script(&script::SET_FIELDS_IF_UNCHANGED, &[key]), |command, field| {
+        let had = u8::from(field.from.is_some());
+        command.arg(field.name).arg(had).arg(field.from.as_deref().unwrap_or_default()).arg(&field.to)
+    })
 }
 
 /// The script's call, if the entry is a hash that a script may compare.

@@ -114,6 +114,15 @@ impl Keyspace {
         self.run(commands).await.into_iter().map(|answer| value::entry(answer?)).collect()
     }
 
+    /// All fields of each hash; empty for one that does not exist.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn hashes(&self, keys: &[RedisKey]) -> Result<Vec<BTreeMap<Bytes, Bytes>>, Fault> {
+        let commands = keys.iter().map(|key| Command::on("HGETALL", key)).collect();
+        self.run(commands).await.into_iter().map(|answer| value::pairs(answer?)).collect()
+    }
+
     /// All fields of a hash; empty if it does not exist.
     ///
     /// # Errors

@@ -88,6 +88,22 @@ pub(super) static REPLACE_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
+/// `KEYS` key, `ARGV` name, `1` or `0` for whether the hash had the field, the value it had, the value to set,
+/// and so on: sets the fields if each still is as it was. 1 yes, 0 no, -1 no such key. The expiry stays.
+pub(super) static SET_FIELDS_IF_UNCHANGED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local kind = redis.call('TYPE', KEYS[1]).ok
+         if kind == 'none' then return -1 end
+         if kind ~= 'hash' then return 0 end
+         for at = 1, #ARGV, 4 do
+           local expected = ARGV[at + 1] == '1' and ARGV[at + 2]
+           if redis.call('HGET', KEYS[1], ARGV[at]) ~= expected then return 0 end
+         end
+         for at = 1, #ARGV, 4 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 3]) end
+         return 1",
+    )
+});
+
 /// `KEYS` lock, `ARGV` value, life in ms → 1 taken (or ours already), or the holder's value and its remaining life.
 pub(super) static TAKE_LOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -165,13 +181,48 @@ pub(super) static WRITE_MARK_IF_ABSENT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// `KEYS` mark; `ARGV` name of the claim, token, then fields and values: claims a mark that nobody vouches for. Its
+/// other fields stay as they are.
+pub(super) static CLAIM_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HEXISTS', KEYS[1], 'verified_at') == 1 or redis.call('HEXISTS', KEYS[1], 'init_token') == 1 then
+           return 0
+         end
+         redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+         for at = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         return 1",
+    )
+});
+
+/// `KEYS` mark; `ARGV` name of the claim, token, name of the stamp: a claim of this token becomes a stamp.
+pub(super) static CONFIRM_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+         redis.call('HSET', KEYS[1], 'status', 'applied', ARGV[3], ARGV[2])
+         redis.call('HDEL', KEYS[1], ARGV[1])
+         return 1",
+    )
+});
+
+/// `KEYS` mark; `ARGV` name of the claim: deletes a mark that is claimed, by whomever, and that nobody vouches for.
+pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+         if redis.call('HEXISTS', KEYS[1], 'verified_at') == 1 or redis.call('HEXISTS', KEYS[1], 'init_token') == 1 then
+           return 0
+         end
+         return redis.call('DEL', KEYS[1])",
+    )
+});
+
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 12] {
+pub(super) fn all() -> [&'static Script; 16] {
     [
         &READ_PAYLOAD,
         &READ_ENTRY,
         &UNLINK_IF_HASH_IS,
         &REPLACE_IF_HASH_IS,
+        &SET_FIELDS_IF_UNCHANGED,
         &TAKE_LOCK,
         &RENEW_LOCK,
         &RELEASE_LOCK,
@@ -180,5 +231,8 @@ pub(super) fn all() -> [&'static Script; 12] {
         &WRITE_MARK,
         &STAMP_MARK,
         &WRITE_MARK_IF_ABSENT,
+        &CLAIM_MARK,
+        &CONFIRM_MARK,
+        &WITHDRAW_MARK,
     ]
 }

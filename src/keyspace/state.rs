@@ -59,6 +59,40 @@ impl Writer {
         Ok(value::int(self.run_one(command).await?)? == 1)
     }
 
+    /// Claims a mark for an initialisation, unless it is stamped: `claim` is the field that says so, `token` its
+    /// value. Gives whether it did.
+    ///
+    /// # Errors
+    /// The fault that stayed.
+    pub async fn claim_mark(
+        &self,
+        mark: &RedisKey,
+        claim: &str,
+        token: &str,
+        fields: Fields<'_>,
+    ) -> Result<bool, Fault> {
+        let command = with_fields(Command::script(&script::CLAIM_MARK, &[mark]).arg(claim).arg(token), fields);
+        Ok(value::int(self.run_one(command).await?)? == 1)
+    }
+
+    /// Makes the claim of this token a stamp. Gives whether the mark still carried it.
+    ///
+    /// # Errors
+    /// The fault that stayed; the stamp may then stand all the same.
+    pub async fn confirm_mark(&self, mark: &RedisKey, claim: &str, token: &str, stamp: &str) -> Result<bool, Fault> {
+        let command = Command::script(&script::CONFIRM_MARK, &[mark]).arg(claim).arg(token).arg(stamp);
+        Ok(value::int(self.run_one(command).await?)? == 1)
+    }
+
+    /// Deletes a mark that is only claimed. Gives whether it was.
+    ///
+    /// # Errors
+    /// The fault that stayed.
+    pub async fn withdraw_mark(&self, mark: &RedisKey, claim: &str) -> Result<bool, Fault> {
+        let command = Command::script(&script::WITHDRAW_MARK, &[mark]).arg(claim);
+        Ok(value::int(self.run_one(command).await?)? == 1)
+    }
+
     /// Writes a mark where none stands. Gives whether it did.
     ///
     /// # Errors

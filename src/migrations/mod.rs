@@ -3,8 +3,12 @@
 //! Owns the registry, the trait and the names of Outpost's state keys. A migration says what a key
 //! means; it refuses to scan, copy, retry, lock or report: the engine does that once for all.
 
+mod current;
+pub mod entity_field;
 pub mod hash_tags;
+mod key_names;
 pub mod state_keys;
+pub mod timestamps;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::change::{Change, Fields};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, Mapping};
 
@@ -22,6 +27,20 @@ pub struct Scope {
     pub deployment_id: Option<String>,
     /// The migration's parameters.
     pub parameters: Parameters,
+}
+
+impl Scope {
+    /// What starts every key of a tenant, summary or destination, legacy or current, in any layout: a keyspace
+    /// without such a key is fresh.
+    #[must_use]
+    pub fn entity_prefixes(&self) -> Vec<Vec<u8>> {
+        match &self.deployment_id {
+            Some(deployment) => vec![[deployment.as_bytes(), b":", key_names::TENANT_PREFIX].concat()],
+            None => [key_names::TENANT_PREFIX, key_names::TENANT_TAG_PREFIX, key_names::DOCUMENTED_SUMMARY_PREFIX]
+                .map(<[u8]>::to_vec)
+                .to_vec(),
+        }
+    }
 }
 
 /// Choices that a migration offers.
@@ -59,7 +78,7 @@ pub enum Applicability {
     NotApplicable(&'static str),
 }
 
-/// A named, versioned schema change that moves entries to new keys.
+/// A named, versioned schema change.
 pub trait Migration: Send + Sync + fmt::Debug {
     /// Its name, as in the state key and on the command line: `001_hash_tags`.
     fn name(&self) -> &'static str;
@@ -76,6 +95,21 @@ pub trait Migration: Send + Sync + fmt::Debug {
     /// Byte prefixes of every key it wants to see; other keys are never looked at.
     fn prefixes(&self, scope: &Scope) -> Vec<Vec<u8>>;
 
+    /// What it does to entries.
+    fn rule(&self) -> Rule<'_>;
+}
+
+/// What a migration does to entries.
+#[derive(Clone, Copy)]
+pub enum Rule<'m> {
+    /// It moves them to new keys.
+    Rename(&'m dyn Rename),
+    /// It changes fields where they are.
+    InPlace(&'m dyn InPlace),
+}
+
+/// A migration that moves entries to new keys.
+pub trait Rename: Send + Sync {
     /// What a key means. Asked first without answers; asked again with the answers to what it
     /// needed, until it needs nothing more.
     fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping;
@@ -87,6 +121,16 @@ pub trait Migration: Send + Sync + fmt::Debug {
     }
 }
 
+/// A migration that changes fields of hashes where they are.
+pub trait InPlace: Send + Sync {
+    /// The fields on which it decides; no others are read.
+    fn fields(&self) -> &'static [&'static str];
+
+    /// What is to be done with an entry. `hash` is `None` where the key holds another type. What it sets
+    /// must be what it then calls current: a second look changes nothing.
+    fn transform(&self, scope: &Scope, key: &RedisKey, hash: Option<&Fields>) -> Change;
+}
+
 /// The migrations known, in order of version.
 #[derive(Debug, Clone)]
 pub struct Registry(Vec<Arc<dyn Migration>>);
@@ -95,7 +139,11 @@ impl Registry {
     /// The migrations that Outpost's keyspace went through.
     #[must_use]
     pub fn outpost() -> Self {
-        Self::new(vec![Arc::new(hash_tags::HashTags)])
+        Self::new(vec![
+            Arc::new(hash_tags::HashTags),
+            Arc::new(timestamps::Timestamps),
+            Arc::new(entity_field::EntityField),
+        ])
     }
 
     /// A registry of any migrations; they are put in order of version.
@@ -115,6 +163,17 @@ impl Registry {
     #[must_use]
     pub fn predecessor(&self, migration: &dyn Migration) -> Option<Arc<dyn Migration>> {
         self.0.iter().rfind(|other| other.version() < migration.version()).cloned()
+    }
+
+    /// All migrations, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Migration>> {
+        self.0.iter()
+    }
+
+    /// Migrations after this one, in order.
+    pub fn successors(&self, migration: &dyn Migration) -> impl Iterator<Item = &Arc<dyn Migration>> {
+        let version = migration.version();
+        self.0.iter().filter(move |other| other.version() > version)
     }
 
     /// Names of all migrations, in order.

@@ -13,23 +13,24 @@ pub const SAMPLE_LIMIT: usize = 10;
 /// Entries per entity ("tenant").
 pub type PerEntity = BTreeMap<&'static str, u64>;
 
-/// Up to ten examples, smallest keys first, so that two runs over the same keyspace agree.
+/// A few examples (ten, unless another limit is named), smallest keys first, so that two runs over the same
+/// keyspace agree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Sample<T>(Vec<T>);
+pub struct Sample<T, const LIMIT: usize = SAMPLE_LIMIT>(Vec<T>);
 
-impl<T> Default for Sample<T> {
+impl<T, const LIMIT: usize> Default for Sample<T, LIMIT> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T: Ord> Sample<T> {
-    /// Offers an example; only the ten smallest stay.
+impl<T: Ord, const LIMIT: usize> Sample<T, LIMIT> {
+    /// Offers an example; only the smallest stay.
     pub fn offer(&mut self, example: T) {
         let at = self.0.partition_point(|held| *held < example);
-        if at < SAMPLE_LIMIT && self.0.get(at) != Some(&example) {
+        if at < LIMIT && self.0.get(at) != Some(&example) {
             self.0.insert(at, example);
-            self.0.truncate(SAMPLE_LIMIT);
+            self.0.truncate(LIMIT);
         }
     }
 
@@ -43,6 +44,12 @@ impl<T: Ord> Sample<T> {
     /// The examples, smallest first.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Whether nothing was offered.
@@ -96,8 +103,8 @@ mod tests {
 
     #[test]
     fn a_sample_keeps_the_ten_smallest_whatever_the_order() {
-        let mut upwards = Sample::default();
-        let mut downwards = Sample::default();
+        let mut upwards = Sample::<_>::default();
+        let mut downwards = Sample::<_>::default();
         (0..100).for_each(|n| upwards.offer(n));
         (0..100).rev().for_each(|n| downwards.offer(n));
         assert_eq!(upwards, downwards);

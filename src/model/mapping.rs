@@ -51,6 +51,10 @@ pub enum UnmigratedReason {
     NoSingleTenant,
     /// The key has the form of the other key layout.
     OtherLayout,
+    /// A field that should hold a time holds something else.
+    NotATime,
+    /// The entry says that it is another entity than its key stands for.
+    OtherEntity,
 }
 
 impl UnmigratedReason {
@@ -66,6 +70,8 @@ impl UnmigratedReason {
             Self::DocumentedNameOnly => "documented name that Outpost never wrote nor reads",
             Self::NoSingleTenant => "not exactly one existing tenant can be meant",
             Self::OtherLayout => "has the form of the other key layout",
+            Self::NotATime => "created_at or updated_at is neither an RFC 3339 time nor a number",
+            Self::OtherEntity => "its entity field names another entity than its key",
         }
     }
 }

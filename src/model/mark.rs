@@ -7,6 +7,12 @@ use std::collections::BTreeMap;
 
 use crate::model::time::UnixMillis;
 
+/// The field by which an initialisation of a fresh keyspace stamps a mark; its value is a random token.
+pub const INIT_TOKEN: &str = "init_token";
+
+/// The field that stands in for the stamp until the initialisation has looked once more.
+pub const INIT_CLAIM: &str = "init_claim";
+
 /// A migration's state in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
@@ -59,7 +65,7 @@ impl Mark {
         let time = |name: &str| text(name).and_then(|value| UnixMillis::parse_rfc3339(&value));
         match text("status").as_deref() {
             Some("applied") => {
-                if text("verified_at").is_none() && text("init_token").is_none() {
+                if text("verified_at").is_none() && text(INIT_TOKEN).is_none() {
                     return Self::Unstamped;
                 }
                 Self::Stamped(Stamp {

@@ -3,20 +3,13 @@
 use serde::Serialize;
 
 use crate::model::count::{Sample, Unmigrated};
+use crate::model::difference::Difference;
 use crate::model::key::RedisKey;
 
-/// How a source and its target compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Difference {
-    /// The target does not exist.
-    Missing,
-    /// The target has another type or value.
-    Value,
-    /// Same value, another expiry.
-    Expiry,
-}
+/// Most differences that a comparison tells one by one.
+pub const DIFFERENCES_LIMIT: usize = 100;
 
-/// What copying did, entry by entry; the numbers add up to the sources seen.
+/// What apply did, entry by entry; the numbers add up to the sources seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ApplyReport {
     /// Entries copied by this pass.
@@ -25,6 +18,10 @@ pub struct ApplyReport {
     pub already_migrated: u64,
     /// Own stale copies, or conflicts under `PreferSource`, replaced by their source.
     pub replaced: u64,
+    /// Entries changed in place by this pass.
+    pub changed: u64,
+    /// Entries that kept changing while they were worked on; another pass has to look at them.
+    pub unsettled: u64,
     /// Targets that differ and were kept.
     pub conflicts: u64,
     /// Examples of these: source and target.
@@ -39,13 +36,19 @@ impl ApplyReport {
     /// Source entries dealt with.
     #[must_use]
     pub fn processed(&self) -> u64 {
-        self.copied + self.already_migrated + self.replaced + self.conflicts + self.ended
+        self.copied
+            + self.already_migrated
+            + self.replaced
+            + self.changed
+            + self.unsettled
+            + self.conflicts
+            + self.ended
     }
 
     /// Entries that this pass wrote.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.copied + self.replaced
+        self.copied + self.replaced + self.changed
     }
 
     /// Adds the report of another part of the keyspace.
@@ -53,6 +56,8 @@ impl ApplyReport {
         self.copied += other.copied;
         self.already_migrated += other.already_migrated;
         self.replaced += other.replaced;
+        self.changed += other.changed;
+        self.unsettled += other.unsettled;
         self.conflicts += other.conflicts;
         self.ended += other.ended;
         self.conflict_sample.merge(other.conflict_sample);
@@ -63,12 +68,15 @@ impl ApplyReport {
 /// What a complete comparison found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
-    /// Sources whose target equals them.
+    /// Entries that are as they should be: sources whose target equals them, or entries in current form.
     pub equal: u64,
-    /// Sources whose target is missing or differs: before the mark a lack, after it diverged.
+    /// Sources whose target is missing or differs (before the mark a lack, after it diverged), or entries
+    /// that the migration would still change.
     pub different: u64,
-    /// Examples of these: source and how it differs.
-    pub sample: Sample<(RedisKey, Difference)>,
+    /// Of these, entries to which the migration was not applied: without a target, or still to be changed.
+    pub unapplied: u64,
+    /// The first of the different ones: key and how it differs.
+    pub sample: Sample<(RedisKey, Difference), DIFFERENCES_LIMIT>,
     /// Sources that ended while being compared.
     pub ended: u64,
     /// Keys that no rule maps.
@@ -86,6 +94,7 @@ impl VerifyReport {
     pub fn merge(&mut self, other: Self) {
         self.equal += other.equal;
         self.different += other.different;
+        self.unapplied += other.unapplied;
         self.ended += other.ended;
         self.sample.merge(other.sample);
         self.unmigrated.merge(other.unmigrated);

@@ -122,7 +122,7 @@ impl Metrics {
         );
         // From zero on, or the first failure would be no increase.
         for reason in Reason::ALL.into_iter().filter(|reason| reason.is_trouble()) {
-            metrics.failures.get_or_create(&FailureLabels { reason: Word(reason.to_string()) });
+            metrics.failures.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc_by(0);
         }
         Self { registry, ..metrics }
     }

@@ -374,7 +374,7 @@ impl Task {
         command: Command,
     ) -> Result<(), Stop> {
         match (command, &hold.plan, hold.survey.not_applicable) {
-            (Command::Stamp, Some(plan), _) => verify::stamp(writer, assignment, plan, now()).await?,
+            (Command::Stamp, Some(plan), _) => verify::stamp(writer, assignment, plan.hash.as_str(), now()).await?,
             (Command::MarkNotApplicable, _, Some(reason)) => {
                 survey::mark_not_applicable(writer, assignment, reason, now()).await?;
             }

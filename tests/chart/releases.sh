@@ -63,11 +63,11 @@ check_server_takes() {
 check_pod_security() {
   local rendering
   for rendering in "$@"; do
-    expect "pods of $(basename "$rendering") are restricted" bash -c '
-      set -o pipefail
-      python3 "$1/tests/chart/pods.py" "$2" | kubectl -n outpost create --dry-run=server -f -' - "$root" "$rendering"
+    expect "pods of $(basename "$rendering") are restricted" pods_are_taken "$rendering"
   done
 }
+
+pods_are_taken() { python3 "$here/pods.py" "$1" | kubectl -n outpost create --dry-run=server -f -; }
 
 check_releases() {
   local account=system:serviceaccount:outpost:first-outpost-migrate-redis version

@@ -12,7 +12,7 @@ use super::status::{
     CleanupStatus, EntityScope, FindingStatus, HISTORY_LIMIT, HistoryEntry, KeyPair, KeyReason, PlanStatus, PlanTotals,
     ProgressStatus, RedisMigrationStatus, UnmigratedStatus, VerificationStatus,
 };
-use crate::model::count::{Sample, Unmigrated};
+use crate::model::count::{SAMPLE_LIMIT, Sample, Unmigrated};
 use crate::model::finding::Finding;
 use crate::model::key::RedisKey;
 use crate::model::phase::Phase;
@@ -140,7 +140,7 @@ impl VerificationStatus {
             ended: number(report.ended),
             sample: named(&report.sample, samples, |(key, difference)| KeyReason {
                 key: key.to_string(),
-                reason: format!("{difference:?}"),
+                reason: difference.to_string(),
             }),
             completed_at: Some(time(completed_at)),
         }
@@ -179,8 +179,8 @@ fn pairs(sample: &Sample<(RedisKey, RedisKey)>, samples: bool) -> Vec<KeyPair> {
 }
 
 /// The one way by which key names reach status.
-fn named<T: Ord, U>(sample: &Sample<T>, samples: bool, show: impl Fn(&T) -> U) -> Vec<U> {
-    if samples { sample.iter().map(show).collect() } else { Vec::new() }
+fn named<T: Ord, U, const LIMIT: usize>(sample: &Sample<T, LIMIT>, samples: bool, show: impl Fn(&T) -> U) -> Vec<U> {
+    if samples { sample.iter().take(SAMPLE_LIMIT).map(show).collect() } else { Vec::new() }
 }
 
 fn number(count: u64) -> i64 {

@@ -1,11 +1,11 @@
 //! Status against the reports it is written from.
 
 use super::*;
+use crate::model::difference::Difference;
 use crate::model::finding::FindingCode;
 use crate::model::mapping::UnmigratedReason;
 use crate::model::phase::Step;
 use crate::model::plan::PlanHash;
-use crate::model::report::Difference;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_500);
 

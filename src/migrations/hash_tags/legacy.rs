@@ -3,8 +3,8 @@
 //! Owns the choice between the readings of a legacy name by content: the `id` field decides, and
 //! where a tombstone has none, the name must leave one reading. Refuses to know target names.
 
-use crate::migrations::hash_tags::entity::{Entity, has_known_name, legacy_destinations, legacy_summary};
 use crate::migrations::hash_tags::{Decision, content, unmigrated};
+use crate::migrations::key_names::{Entity, has_known_name, legacy_destinations, legacy_summary};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, UnmigratedReason};
 

@@ -5,14 +5,13 @@
 //! one way only. So two sources never share a target, and no target is a source.
 
 mod content;
-mod entity;
 mod legacy;
 mod outpost_layout;
 mod tenant_tag_layout;
 #[cfg(test)]
 mod tests;
 
-use crate::migrations::{Applicability, KeyLayout, Migration, Scope};
+use crate::migrations::{Applicability, KeyLayout, Migration, Rename, Rule, Scope, key_names};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
 use crate::model::slot::hash_tag;
@@ -34,7 +33,7 @@ impl Migration for HashTags {
     }
 
     fn description(&self) -> &'static str {
-        "gives all keys of a tenant one hash tag, so that they share one Redis Cluster slot"
+        "gives all keys of a tenant one hash tag"
     }
 
     fn is_applicable(&self, scope: &Scope) -> Applicability {
@@ -49,14 +48,20 @@ impl Migration for HashTags {
             return Vec::new();
         }
         let prefixes: &[&[u8]] = match scope.parameters.key_layout {
-            KeyLayout::Outpost => &[entity::TENANT_PREFIX, entity::DOCUMENTED_SUMMARY_PREFIX],
+            KeyLayout::Outpost => &[key_names::TENANT_PREFIX, key_names::DOCUMENTED_SUMMARY_PREFIX],
             KeyLayout::TenantTag => {
-                &[entity::TENANT_PREFIX, entity::DOCUMENTED_SUMMARY_PREFIX, entity::TENANT_TAG_PREFIX]
+                &[key_names::TENANT_PREFIX, key_names::DOCUMENTED_SUMMARY_PREFIX, key_names::TENANT_TAG_PREFIX]
             }
         };
         prefixes.iter().map(|prefix| prefix.to_vec()).collect()
     }
 
+    fn rule(&self) -> Rule<'_> {
+        Rule::Rename(self)
+    }
+}
+
+impl Rename for HashTags {
     fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping {
         if scope.deployment_id.is_some() {
             return Mapping::NotOurs;

@@ -5,8 +5,8 @@
 //! targets exactly one: that is why sources never share a target and running again changes nothing.
 
 use crate::migrations::hash_tags::content::{self, Hash};
-use crate::migrations::hash_tags::entity::{DOCUMENTED_SUMMARY_PREFIX, Entity, TENANT_PREFIX, outpost_readings};
 use crate::migrations::hash_tags::{Decision, READINGS_LIMIT, legacy, unmigrated};
+use crate::migrations::key_names::{DOCUMENTED_SUMMARY_PREFIX, Entity, TENANT_PREFIX, outpost_readings};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
 

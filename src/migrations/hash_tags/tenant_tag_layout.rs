@@ -5,12 +5,12 @@
 //! Owns its target names, and where a tenant's id ends in names that Outpost does not know: exactly
 //! one way to cut them may name an existing tenant. Sources and targets differ by prefix.
 
-use crate::migrations::hash_tags::entity::{
+use crate::migrations::hash_tags::outpost_layout::{braced_tenant, confirmed, current_readings};
+use crate::migrations::hash_tags::{Decision, READINGS_LIMIT, content, legacy, unmigrated};
+use crate::migrations::key_names::{
     DESTINATION_INFIX, DOCUMENTED_SUMMARY_PREFIX, SUMMARY_SUFFIX, TENANT_PREFIX, TENANT_TAG_PREFIX, cuts,
     has_known_name, tenant_tag_readings,
 };
-use crate::migrations::hash_tags::outpost_layout::{braced_tenant, confirmed, current_readings};
-use crate::migrations::hash_tags::{Decision, READINGS_LIMIT, content, legacy, unmigrated};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
 

@@ -1,11 +1,8 @@
 # shellcheck shell=bash
 # etcd, API server, controller manager and scheduler, each with a user of its own. To be sourced; needs
-# processes.sh, and the addresses of node.sh.
+# processes.sh, secret.sh, and the addresses of node.sh.
 
 api=https://$node_address:6443
-
-# A new secret. Not from a command line: those show in process lists.
-secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # Adds a user to the API server's list, and writes its kubeconfig to $work/NAME.kubeconfig:
 # add_user NAME USER [GROUP].
@@ -30,6 +27,8 @@ add_users() {
   add_user kubelet "system:node:$node_name" system:nodes
   add_user kube-proxy system:kube-proxy
   add_user coredns coredns
+  # Somebody with the rights that a step gives.
+  add_user engineer engineer
 }
 
 # What service accounts do, to hold it against what they may.

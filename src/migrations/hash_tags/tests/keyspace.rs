@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::migrations::hash_tags::HashTags;
 use crate::migrations::hash_tags::tests::scope;
-use crate::migrations::{KeyLayout, Migration};
+use crate::migrations::{KeyLayout, Rename as _};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answer, Answers, Mapping, Probe};
 

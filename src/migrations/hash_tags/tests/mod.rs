@@ -10,7 +10,7 @@ mod tenant_tag_layout;
 use rstest::rstest;
 
 use crate::migrations::hash_tags::HashTags;
-use crate::migrations::{Applicability, KeyLayout, Migration, Parameters, Scope};
+use crate::migrations::{Applicability, KeyLayout, Migration, Parameters, Rename, Scope};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
 

@@ -8,7 +8,7 @@ use proptest::sample::select;
 
 use super::keyspace::{Keyspace, Stored, hash, summary, tombstone, with_id};
 use crate::migrations::KeyLayout;
-use crate::migrations::Migration as _;
+use crate::migrations::Rename as _;
 use crate::migrations::hash_tags::HashTags;
 use crate::model::key::RedisKey;
 use crate::model::mapping::Mapping;

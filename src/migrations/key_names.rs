@@ -1,23 +1,23 @@
-//! The grammar of key names: which entities a name may stand for.
+//! The grammar of Outpost's key names: which entities a name may stand for.
 //!
 //! Owns how names are written and every way in which one can be read; ids are arbitrary bytes, so
 //! there may be several. Refuses to choose between readings: that takes content.
 
 /// Prefix of a tenant's keys, legacy and current in Outpost's layout.
-pub(super) const TENANT_PREFIX: &[u8] = b"tenant:";
+pub(in crate::migrations) const TENANT_PREFIX: &[u8] = b"tenant:";
 /// Prefix of a tenant's keys in the documented layout.
-pub(super) const TENANT_TAG_PREFIX: &[u8] = b"{tenant:";
+pub(in crate::migrations) const TENANT_TAG_PREFIX: &[u8] = b"{tenant:";
 /// Prefix of destination summaries as the documentation names them.
-pub(super) const DOCUMENTED_SUMMARY_PREFIX: &[u8] = b"destination_summary:";
+pub(in crate::migrations) const DOCUMENTED_SUMMARY_PREFIX: &[u8] = b"destination_summary:";
 
 /// Suffix of a legacy summary.
-pub(super) const SUMMARY_SUFFIX: &[u8] = b":destinations";
+pub(in crate::migrations) const SUMMARY_SUFFIX: &[u8] = b":destinations";
 /// What stands between tenant and destination in a legacy key.
-pub(super) const DESTINATION_INFIX: &[u8] = b":destination:";
+pub(in crate::migrations) const DESTINATION_INFIX: &[u8] = b":destination:";
 
 /// What one key stands for. Ids are parts of the key that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entity<'k> {
+pub(in crate::migrations) enum Entity<'k> {
     /// A tenant.
     Tenant {
         /// Its id.
@@ -39,7 +39,7 @@ pub(super) enum Entity<'k> {
 
 impl<'k> Entity<'k> {
     /// The name under which entities of this kind are counted.
-    pub(super) fn kind(self) -> &'static str {
+    pub(in crate::migrations) fn kind(self) -> &'static str {
         match self {
             Self::Tenant { .. } => "tenant",
             Self::Summary { .. } => "summary",
@@ -48,7 +48,7 @@ impl<'k> Entity<'k> {
     }
 
     /// The id of the tenant to which it belongs.
-    pub(super) fn tenant(self) -> &'k [u8] {
+    pub(in crate::migrations) fn tenant(self) -> &'k [u8] {
         match self {
             Self::Tenant { id } => id,
             Self::Summary { tenant } | Self::Destination { tenant, .. } => tenant,
@@ -56,7 +56,7 @@ impl<'k> Entity<'k> {
     }
 
     /// The value that its `id` field must have; a summary has no such field.
-    pub(super) fn expected_id(self) -> Option<&'k [u8]> {
+    pub(in crate::migrations) fn expected_id(self) -> Option<&'k [u8]> {
         match self {
             Self::Tenant { id } | Self::Destination { id, .. } => Some(id),
             Self::Summary { .. } => None,
@@ -66,7 +66,10 @@ impl<'k> Entity<'k> {
 
 /// Every way to cut `text` at `separator`, overlapping ones too: `:destination:destination:` holds
 /// two cuts.
-pub(super) fn cuts<'k>(text: &'k [u8], separator: &'k [u8]) -> impl Iterator<Item = (&'k [u8], &'k [u8])> {
+pub(in crate::migrations) fn cuts<'k>(
+    text: &'k [u8],
+    separator: &'k [u8],
+) -> impl Iterator<Item = (&'k [u8], &'k [u8])> {
     text.windows(separator.len())
         .enumerate()
         .filter(move |(_, window)| *window == separator)
@@ -74,22 +77,22 @@ pub(super) fn cuts<'k>(text: &'k [u8], separator: &'k [u8]) -> impl Iterator<Ite
 }
 
 /// Every destination for which a legacy key `tenant:<rest>` may stand.
-pub(super) fn legacy_destinations(rest: &[u8]) -> impl Iterator<Item = Entity<'_>> {
+pub(in crate::migrations) fn legacy_destinations(rest: &[u8]) -> impl Iterator<Item = Entity<'_>> {
     cuts(rest, DESTINATION_INFIX).map(|(tenant, id)| Entity::Destination { tenant, id })
 }
 
 /// The summary for which a legacy key `tenant:<rest>` may stand.
-pub(super) fn legacy_summary(rest: &[u8]) -> Option<Entity<'_>> {
+pub(in crate::migrations) fn legacy_summary(rest: &[u8]) -> Option<Entity<'_>> {
     rest.strip_suffix(SUMMARY_SUFFIX).map(|tenant| Entity::Summary { tenant })
 }
 
 /// Whether a legacy key `tenant:<rest>` has the name of a summary or a destination.
-pub(super) fn has_known_name(rest: &[u8]) -> bool {
+pub(in crate::migrations) fn has_known_name(rest: &[u8]) -> bool {
     legacy_summary(rest).is_some() || legacy_destinations(rest).next().is_some()
 }
 
 /// Every entity for which `tenant:<rest>` may stand in Outpost's current layout.
-pub(super) fn outpost_readings(rest: &[u8]) -> impl Iterator<Item = Entity<'_>> {
+pub(in crate::migrations) fn outpost_readings(rest: &[u8]) -> impl Iterator<Item = Entity<'_>> {
     let braced = rest.strip_prefix(b"{").unwrap_or_default();
     let destinations = cuts(braced, b"}:destination:").map(|(tenant, id)| Entity::Destination { tenant, id });
     let summary = braced.strip_suffix(b"}:destinations").map(|tenant| Entity::Summary { tenant });
@@ -99,6 +102,6 @@ pub(super) fn outpost_readings(rest: &[u8]) -> impl Iterator<Item = Entity<'_>> 
 
 /// Every way to read `{tenant:<rest>`: the tenant's id, and what follows its tag (nothing, or a
 /// suffix from its colon on).
-pub(super) fn tenant_tag_readings(rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(in crate::migrations) fn tenant_tag_readings(rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     cuts(rest, b"}").filter(|(_, suffix)| suffix.is_empty() || suffix.starts_with(b":"))
 }

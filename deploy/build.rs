@@ -1,0 +1,20 @@
+//! Tells the build which commit it is made of: from the environment, where an image is built without the
+//! repository, or from git.
+
+use std::env;
+use std::process::Command;
+
+const VARIABLE: &str = "OUTPOST_MIGRATE_COMMIT";
+
+fn main() {
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    println!("cargo::rerun-if-changed=.git/logs/HEAD");
+    let commit = env::var(VARIABLE).ok().filter(|commit| !commit.is_empty()).or_else(commit_of_checkout);
+    println!("cargo::rustc-env={VARIABLE}={}", commit.as_deref().unwrap_or("unknown commit"));
+}
+
+fn commit_of_checkout() -> Option<String> {
+    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
+}

@@ -1,0 +1,390 @@
+//! `apply`: plan, confirmation, copy, complete comparison, mark; all in one hold of the lock.
+
+use std::fs;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::list::{self, Row, State};
+use crate::cli::screen::{self, counted, number, table};
+use crate::cli::session::{Desk, Pace, now};
+use crate::cli::{plan, progress, prompt, verify as verify_words};
+use crate::engine::lock::Lease;
+use crate::engine::restore::{self, RestoreReport};
+use crate::engine::{Assignment, Stop, apply, journal, survey, verify};
+use crate::keyspace::Writer;
+use crate::migrations::Rule;
+use crate::model::finding::{Finding, FindingCode};
+use crate::model::key::RedisKey;
+use crate::model::plan::Plan;
+use crate::model::policy::DivergedPolicy;
+use crate::model::report::{ApplyReport, VerifyReport};
+
+const EXAMPLES: &str = "\
+Examples:
+  outpost-migrate-redis apply                    # the next pending migration; shows its plan and asks
+  outpost-migrate-redis apply --all --yes
+  outpost-migrate-redis apply --rerun 002_timestamps
+  outpost-migrate-redis apply --rerun 001_hash_tags --restore-missing tenant:acme";
+
+/// Options of `apply`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ApplyArgs {
+    /// Apply this migration. Default: the next pending one
+    #[arg(conflicts_with_all = ["all", "rerun"])]
+    migration: Option<String>,
+    /// Apply every pending migration, in order
+    #[arg(long, conflicts_with = "rerun")]
+    all: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Run this applied migration again: one that changes entries in place catches up; for one that renames keys,
+    /// sources without target are reported
+    #[arg(long, value_name = "MIGRATION")]
+    rerun: Option<String>,
+    /// With --rerun of a migration that renames keys: copy this source, whose target is missing; what the
+    /// application deleted would return. May be given more than once; @FILE reads one key a line
+    #[arg(long, value_name = "KEY", requires = "rerun")]
+    restore_missing: Vec<String>,
+    #[command(flatten)]
+    pace: Pace,
+}
+
+#[derive(Serialize)]
+struct PlanEvent<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    plan: plan::PlanView<'a>,
+}
+
+#[derive(Serialize)]
+struct AppliedEvent<'a> {
+    event: &'static str,
+    migration: &'a str,
+    copied: u64,
+    changed: u64,
+    replaced: u64,
+    already_migrated: u64,
+    conflicts: u64,
+    ended: u64,
+    compared_equal: u64,
+    unmigrated: u64,
+}
+
+/// An event that needs no more than the migration's name.
+#[derive(Serialize)]
+struct PlainEvent<'a> {
+    event: &'static str,
+    migration: &'a str,
+}
+
+#[derive(Serialize)]
+struct RestoredEvent<'a> {
+    event: &'static str,
+    migration: &'a str,
+    copied: u64,
+    target_exists: u64,
+    no_source: Vec<String>,
+}
+
+/// Applies.
+pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failure> {
+    let keyspace = desk.connect().await?;
+    let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
+    let chosen = chosen(desk, &rows, args)?;
+    let Some(first) = chosen.first() else {
+        desk.screen.text(format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
+        return Ok(ExitCode::Done);
+    };
+    prompt::check_answerable(args.yes)?;
+    let lease = desk.take_lock(first, "apply").await?;
+    let done = match &args.rerun {
+        Some(_) => rerun(desk, args, &lease, first).await,
+        None => apply_all(desk, args, &lease, &chosen).await,
+    };
+    lease.release().await;
+    done?;
+    if args.rerun.is_none() {
+        let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
+        desk.screen.text(format!("Next: {}", after(&rows)))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn after(rows: &[Row]) -> String {
+    match rows.iter().find(|row| row.state.is_pending()) {
+        Some(row) => format!("`outpost-migrate-redis apply` goes on with {}", row.name),
+        None => "start the new version of Outpost; when it serves, `outpost-migrate-redis cleanup` removes originals"
+            .to_owned(),
+    }
+}
+
+fn chosen(desk: &Desk, rows: &[Row], args: &ApplyArgs) -> Result<Vec<Assignment>, Failure> {
+    let assignment = |name: &str| Ok::<_, Failure>(desk.assignment(&desk.migration(name)?, DivergedPolicy::Keep));
+    let pending = rows.iter().filter(|row| row.state.is_pending());
+    if let Some(name) = &args.rerun {
+        let chosen = assignment(name)?;
+        let is_applied = rows.iter().any(|row| row.name == name && row.state == State::Applied);
+        if !is_applied {
+            let message = format!("{name} is not applied, so it can't run again: leave --rerun out");
+            return Err(Failure::new(ExitCode::NotDone, message));
+        }
+        return Ok(vec![chosen]);
+    }
+    if let Some(name) = &args.migration {
+        let chosen = assignment(name)?;
+        let Some(row) = rows.iter().find(|row| row.name == chosen.migration.name()) else { return Ok(Vec::new()) };
+        return match pending.map(|row| row.name).next() {
+            _ if !row.state.is_pending() => Ok(Vec::new()),
+            Some(first) if first != row.name => {
+                let message = format!("{first} comes before {name}: apply it first, or use --all");
+                Err(Failure::new(ExitCode::NotDone, message))
+            }
+            Some(_) | None => Ok(vec![chosen]),
+        };
+    }
+    // What never applies is marked so on the way.
+    let limit = if args.all { usize::MAX } else { 1 };
+    pending.take(limit).map(|row| assignment(row.name)).collect()
+}
+
+async fn apply_all(desk: &Desk, args: &ApplyArgs, lease: &Lease, chosen: &[Assignment]) -> Result<(), Failure> {
+    let writer = lease.writer().await?;
+    mark_not_applicable(desk, &writer).await?;
+    let mut is_approved = args.yes;
+    for (index, assignment) in chosen.iter().enumerate() {
+        let question = match chosen.len() - index {
+            1 => format!("Apply {}?", assignment.migration.name()),
+            left => {
+                let names: Vec<_> = chosen.iter().skip(index).map(|it| it.migration.name()).collect();
+                format!("Apply {left} migrations ({})?", names.join(", "))
+            }
+        };
+        is_approved = apply_one(desk, args.pace, lease, &writer, assignment, &question, is_approved).await?;
+    }
+    Ok(())
+}
+
+/// Marks what never applies to this keyspace, as Outpost asks for a mark of every migration.
+async fn mark_not_applicable(desk: &Desk, writer: &Writer) -> Result<(), Failure> {
+    for standing in desk.standings(writer).await? {
+        if let (Some(reason), false) = (standing.not_applicable, standing.mark.is_satisfied()) {
+            let assignment = desk.assignment(&standing.migration, DivergedPolicy::Keep);
+            survey::mark_not_applicable(writer, &assignment, reason, now()).await?;
+            desk.screen.text(format!("{}: not applicable: {reason}", standing.migration.name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// One migration from plan to mark. Gives that the person said yes.
+async fn apply_one(
+    desk: &Desk,
+    pace: Pace,
+    lease: &Lease,
+    writer: &Writer,
+    assignment: &Assignment,
+    question: &str,
+    is_approved: bool,
+) -> Result<bool, Failure> {
+    let name = assignment.migration.name();
+    let (plan, took) = make_plan(desk, pace, lease, writer, assignment).await?;
+    show_plan(desk, assignment, &plan, took)?;
+    if plan.seen.mark_is_unproven && plan.seen.to_copy() == 0 && plan.errors().next().is_none() {
+        verify::stamp(writer, assignment, plan.hash.as_str(), now()).await?;
+        desk.screen.event(&PlainEvent { event: "proven", migration: name })?;
+        desk.screen.text(format!("{name}: the other tool's mark has proven true, and is stamped now"))?;
+        return Ok(is_approved);
+    }
+    let may_refresh = plan.seen.differences_are_ours || plan.seen.targets_before() == 0;
+    apply::may_begin(&plan, may_refresh, assignment.conflict_policy).map_err(|stop| refused(desk, stop))?;
+    if !prompt::confirm(question, is_approved, &desk.stop).await? {
+        return Err(Failure::new(ExitCode::NotDone, "declined; nothing was written"));
+    }
+    let (applied, verified) = work(desk, pace, lease, writer, assignment, &plan).await?;
+    show_applied(desk, name, &applied, &verified)?;
+    Ok(true)
+}
+
+async fn make_plan(
+    desk: &Desk,
+    pace: Pace,
+    lease: &Lease,
+    writer: &Writer,
+    assignment: &Assignment,
+) -> Result<(Plan, Duration), Failure> {
+    let (mut plan, took) = plan::make(desk, writer, assignment, pace).await?;
+    if !lease.could_close_stale_connections() {
+        let message = "the Redis user may not use CLIENT LIST and CLIENT KILL, so connections of an earlier holder \
+                       can't be closed";
+        plan.seen.findings.push(Finding::note(FindingCode::StaleConnections, message));
+    }
+    Ok((plan, took))
+}
+
+fn show_plan(desk: &Desk, assignment: &Assignment, plan: &Plan, took: Duration) -> Result<(), Failure> {
+    desk.screen.event(&PlanEvent { event: "plan", plan: plan::view(assignment, plan, took) })?;
+    desk.screen.text(format!("{}\n", plan::text(assignment, plan, took)))
+}
+
+/// Copies or changes, proves, marks.
+async fn work(
+    desk: &Desk,
+    pace: Pace,
+    lease: &Lease,
+    writer: &Writer,
+    assignment: &Assignment,
+    plan: &Plan,
+) -> Result<(ApplyReport, VerifyReport), Failure> {
+    let name = assignment.migration.name();
+    journal::keep_alive(lease, assignment);
+    let run = journal::begin_run(writer, assignment, lease.token(), plan.seen.targets_before(), now()).await?;
+    let (control, watched) = desk.control(pace);
+    let applying = apply::apply(writer, assignment, &control, plan, &run);
+    let applied = progress::shown(desk.screen, name, watched, applying).await.map_err(|stop| refused(desk, stop))?;
+    let (control, watched) = desk.control(pace);
+    let proving = verify::prove(writer, assignment, &control, plan, &run);
+    let proof = progress::shown(desk.screen, name, watched, proving).await.map_err(|stop| refused(desk, stop))?;
+    let verified = verify::mark(writer, assignment, proof, now()).await?;
+    Ok((applied, verified))
+}
+
+/// Shows which targets are in conflict before the failure says so.
+fn refused(desk: &Desk, stop: Stop) -> Failure {
+    if let Stop::Conflicts(report) = &stop {
+        let rows = report.conflict_sample.iter().map(|(source, target)| vec![source.to_string(), target.to_string()]);
+        let shown = table(&["SOURCE", "TARGET IN CONFLICT, FOR EXAMPLE"], rows.collect());
+        let _ = desk.screen.text(shown);
+    }
+    stop.into()
+}
+
+fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &VerifyReport) -> Result<(), Failure> {
+    desk.screen.event(&AppliedEvent {
+        event: "applied",
+        migration: name,
+        copied: applied.copied,
+        changed: applied.changed,
+        replaced: applied.replaced,
+        already_migrated: applied.already_migrated,
+        conflicts: applied.conflicts,
+        ended: applied.ended,
+        compared_equal: verified.equal,
+        unmigrated: applied.unmigrated.total(),
+    })?;
+    let counts = [
+        (applied.copied, "copied"),
+        (applied.changed, "changed"),
+        (applied.replaced, "replaced"),
+        (applied.already_migrated, "done before"),
+        (applied.conflicts, "in conflict and kept"),
+        (applied.ended, "ended meanwhile"),
+    ];
+    let told: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", number(*count)))
+        .collect();
+    let told = if told.is_empty() { "nothing to do".to_owned() } else { told.join(", ") };
+    desk.screen.text(format!(
+        "{name}: {told}; {} compared by value and found right; marked as applied\n",
+        counted(verified.equal, "entry", "entries")
+    ))
+}
+
+async fn rerun(desk: &Desk, args: &ApplyArgs, lease: &Lease, assignment: &Assignment) -> Result<(), Failure> {
+    let writer = lease.writer().await?;
+    match assignment.migration.rule() {
+        Rule::InPlace(_) if args.restore_missing.is_empty() => {
+            let question = format!("Run {} again?", assignment.migration.name());
+            apply_one(desk, args.pace, lease, &writer, assignment, &question, args.yes).await.map(|_| ())
+        }
+        Rule::InPlace(_) => {
+            let message = "--restore-missing: this migration changes entries in place, so nothing can be missing: \
+                           leave it out";
+            Err(Failure::new(ExitCode::Usage, message))
+        }
+        Rule::Rename(_) if args.restore_missing.is_empty() => {
+            report_missing(desk, args.pace, &writer, assignment).await
+        }
+        Rule::Rename(_) => restore_missing(desk, args, &writer, assignment).await,
+    }
+}
+
+async fn report_missing(desk: &Desk, pace: Pace, writer: &Writer, assignment: &Assignment) -> Result<(), Failure> {
+    let name = assignment.migration.name();
+    let (control, watched) = desk.control(pace);
+    let comparing = verify::compare(writer, assignment, &control, None);
+    let report = progress::shown(desk.screen, name, watched, comparing).await?;
+    verify_words::show_missing(desk.screen, name, &report)
+}
+
+async fn restore_missing(
+    desk: &Desk,
+    args: &ApplyArgs,
+    writer: &Writer,
+    assignment: &Assignment,
+) -> Result<(), Failure> {
+    let name = assignment.migration.name();
+    let sources = named_sources(&args.restore_missing)?;
+    screen::say(format!(
+        "{} behind the mark of {name}: whatever the application deleted since would return.",
+        counted(sources.len() as u64, "source is to be copied", "sources are to be copied")
+    ));
+    if !prompt::confirm("Copy?", args.yes, &desk.stop).await? {
+        return Err(Failure::new(ExitCode::NotDone, "declined; nothing was written"));
+    }
+    let report = restore::restore(writer, assignment, &sources).await?;
+    show_restored(desk, name, &report)
+}
+
+fn named_sources(named: &[String]) -> Result<Vec<RedisKey>, Failure> {
+    let mut sources = Vec::new();
+    for name in named {
+        match name.strip_prefix('@') {
+            None => sources.push(RedisKey::from(name.as_str())),
+            Some(file) => {
+                let text = fs::read_to_string(file).map_err(|error| {
+                    let message = format!("--restore-missing @{file}: can't be read: {error}");
+                    Failure::new(ExitCode::Usage, message)
+                })?;
+                sources.extend(text.lines().filter(|line| !line.is_empty()).map(RedisKey::from));
+            }
+        }
+    }
+    Ok(sources)
+}
+
+fn show_restored(desk: &Desk, name: &str, report: &RestoreReport) -> Result<(), Failure> {
+    let no_source: Vec<String> = report.no_source.iter().map(ToString::to_string).collect();
+    desk.screen.event(&RestoredEvent {
+        event: "restored",
+        migration: name,
+        copied: report.copied,
+        target_exists: report.target_exists,
+        no_source: no_source.clone(),
+    })?;
+    let mut text = format!(
+        "{name}: {} copied, {} left as they are since their target exists",
+        number(report.copied),
+        number(report.target_exists)
+    );
+    if report.copied > 0 {
+        text.push_str("\nNext: run migrations that were applied since again (apply --rerun), so that these catch up");
+    }
+    desk.screen.text(text)?;
+    match no_source.first() {
+        None => Ok(()),
+        Some(first) => {
+            let message = format!(
+                "{} of the named keys are no sources of {name} ({first}): name keys as --rerun reports them",
+                no_source.len()
+            );
+            Err(Failure::new(ExitCode::NotDone, message))
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! `init`: whether the schema is current; marks a fresh Redis as such. What Outpost's pods run as init container.
+//!
+//! Owns the waiting and what is said meanwhile; the gate decides.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use clap::Args;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::screen::{counted, table};
+use crate::cli::session::{self, Desk};
+use crate::engine::Stop;
+use crate::engine::lock::{Holder, INIT};
+use crate::gate::{Gate, Pending, Verdict, Why};
+use crate::keyspace::Keyspace;
+use crate::model::policy::DivergedPolicy;
+
+/// Without `--wait`, how long another process that initialises is waited for: it renews its lock or is gone.
+const INIT_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What is waited for is said again after this long, so that nobody takes the waiting for hanging.
+const REMINDER: Duration = Duration::from_secs(30);
+
+const EXAMPLES: &str = "\
+Examples:
+  outpost-migrate-redis init --current             # a gate: exit 1 while anything is pending
+  outpost-migrate-redis init --current --wait 10m
+  outpost-migrate-redis init --current --require 001_hash_tags,002_timestamps";
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct InitArgs {
+    /// Exit 1 if a migration is pending
+    #[arg(long)]
+    current: bool,
+    /// Ask for these migrations only, so that a newer gate does not hold back an older application
+    #[arg(long, value_name = "MIGRATION", value_delimiter = ',')]
+    require: Vec<String>,
+    /// Wait up to this long (30s, 10m, 1h) instead of exiting
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    wait: Option<Duration>,
+    /// Believe marks of other tools without a proof
+    #[arg(long)]
+    trust_marks: bool,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    current: bool,
+    initialised: bool,
+    pending: Vec<PendingView<'a>>,
+}
+
+#[derive(Serialize)]
+struct PendingView<'a> {
+    migration: &'a str,
+    reason: &'static str,
+    entries: Option<u64>,
+}
+
+/// Looks, and waits if asked to.
+pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failure> {
+    let gate = gate(desk, args)?;
+    let began = Instant::now();
+    let mut pauses = pauses();
+    let mut said = Said::default();
+    let mut keyspace = None;
+    loop {
+        let looked = look(desk, &gate, &mut keyspace).await;
+        let (hurdle, patience) = match looked {
+            Ok(Verdict::Current { initialised }) => return current(desk, &gate, initialised),
+            Ok(Verdict::Pending(pending)) => (Hurdle::Pending(pending), args.wait),
+            Ok(Verdict::Locked(holder)) if holder.operation.as_deref() == Some(INIT) => {
+                (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)))
+            }
+            Ok(Verdict::Locked(holder)) => (Hurdle::Locked(holder), args.wait),
+            Err(Stop::Fault(fault)) if fault.class.is_passing() => {
+                keyspace = None;
+                (Hurdle::Trouble(Stop::Fault(fault)), args.wait)
+            }
+            Err(Stop::LeaseLost | Stop::RunLost) if args.wait.is_some() => continue,
+            Err(stop) => return Err(stop.into()),
+        };
+        let left = patience.map(|patience| patience.saturating_sub(began.elapsed())).unwrap_or_default();
+        if left.is_zero() {
+            return hurdle.end(desk, args);
+        }
+        said.say(&hurdle);
+        let pause = pauses.next().unwrap_or(Duration::from_secs(5)).min(left);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = desk.stop.cancelled() => return Err(Stop::Interrupted.into()),
+        }
+    }
+}
+
+fn gate(desk: &Desk, args: &InitArgs) -> Result<Gate, Failure> {
+    for name in &args.require {
+        desk.migration(name)?;
+    }
+    Ok(Gate {
+        assignments: desk.registry.iter().map(|migration| desk.assignment(migration, DivergedPolicy::Keep)).collect(),
+        registry: desk.registry.clone(),
+        scope: desk.configuration.scope.clone(),
+        required: (!args.require.is_empty()).then(|| args.require.clone()),
+        trust_marks: args.trust_marks,
+        holder: session::holder(),
+        stop: desk.stop.clone(),
+        now: session::now,
+    })
+}
+
+async fn look(desk: &Desk, gate: &Gate, keyspace: &mut Option<Keyspace>) -> Result<Verdict, Stop> {
+    let connected = match keyspace.take() {
+        Some(connected) => connected,
+        None => Keyspace::connect(desk.configuration.endpoint.clone(), session::CONNECTION_NAME).await?,
+    };
+    gate.look(keyspace.insert(connected)).await
+}
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// What stands in the way.
+enum Hurdle {
+    Pending(Vec<Pending>),
+    Locked(Box<Holder>),
+    Trouble(Stop),
+}
+
+impl Hurdle {
+    /// In one line, without anything that varies by itself.
+    fn line(&self) -> String {
+        match self {
+            Self::Pending(pending) => {
+                let names: Vec<String> =
+                    pending.iter().map(|it| format!("{} ({})", it.migration, reason(it.why))).collect();
+                format!("pending: {}", names.join(", "))
+            }
+            Self::Locked(holder) => format!("the lock {} is held by {holder}", holder.key),
+            Self::Trouble(stop) => stop.to_string(),
+        }
+    }
+
+    /// Nobody waits any longer.
+    fn end(self, desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Locked(holder) => Err(Failure::locked(&holder)),
+            Self::Trouble(stop) => Err(stop.into()),
+            Self::Pending(pending) => {
+                desk.screen.result(text(&pending), &answer(&pending))?;
+                Ok(if args.current { ExitCode::NotDone } else { ExitCode::Done })
+            }
+        }
+    }
+}
+
+/// Says what is waited for when it changes, and from time to time.
+#[derive(Default)]
+struct Said(Option<(String, Instant)>);
+
+impl Said {
+    fn say(&mut self, hurdle: &Hurdle) {
+        let line = hurdle.line();
+        let is_news = self.0.as_ref().is_none_or(|(last, at)| *last != line || at.elapsed() > REMINDER);
+        if is_news {
+            tracing::info!("waiting: {line}");
+            self.0 = Some((line, Instant::now()));
+        }
+    }
+}
+
+fn current(desk: &Desk, gate: &Gate, initialised: bool) -> Result<ExitCode, Failure> {
+    let all = gate.assignments.len() as u64;
+    let text = match (&gate.required, initialised) {
+        (_, true) => format!("Initialised: Redis was fresh; {} marked.", counted(all, "migration", "migrations")),
+        (None, false) => format!("Current: all {} are applied.", counted(all, "migration", "migrations")),
+        (Some(names), false) => format!("Current: {} applied.", names.join(", ")),
+    };
+    desk.screen.result(text, &Answer { current: true, initialised, pending: Vec::new() })?;
+    Ok(ExitCode::Done)
+}
+
+fn answer(pending: &[Pending]) -> Answer<'_> {
+    let view = |it: &Pending| {
+        let (reason, entries) = match it.why {
+            Why::NotApplied => ("not_applied", None),
+            Why::OtherParameters => ("other_layout", None),
+            Why::Unproven { entries } => ("unproven", entries),
+        };
+        PendingView { migration: it.migration, reason, entries }
+    };
+    Answer { current: false, initialised: false, pending: pending.iter().map(view).collect() }
+}
+
+fn reason(why: Why) -> String {
+    match why {
+        Why::NotApplied => "not applied".to_owned(),
+        Why::OtherParameters => "applied for the other key layout".to_owned(),
+        Why::Unproven { entries: Some(entries) } => {
+            format!("marked by another tool, but not applied to {}", counted(entries, "entry", "entries"))
+        }
+        Why::Unproven { entries: None } => "marked by another tool, not proven yet".to_owned(),
+    }
+}
+
+fn text(pending: &[Pending]) -> String {
+    let rows = pending.iter().map(|it| vec![it.migration.to_owned(), reason(it.why)]);
+    let mut text = format!("Pending:\n{}", table(&[], rows.collect()));
+    text.push_str("\nNext: `outpost-migrate-redis plan`, then `outpost-migrate-redis apply`");
+    if pending.iter().any(|it| matches!(it.why, Why::Unproven { .. })) {
+        text.push_str(
+            "\nTo believe other tools' marks knowingly: `outpost-migrate-redis init --current --trust-marks`",
+        );
+    }
+    text
+}

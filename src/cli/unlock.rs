@@ -1,0 +1,120 @@
+//! `unlock`: shows who holds the lock, and takes it away.
+//!
+//! Takes away only the very lock that was shown: one that changed hands meanwhile stays.
+
+use std::fmt::{self, Display};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::prompt;
+use crate::cli::screen;
+use crate::cli::session::{Desk, now};
+use crate::engine::lock::{self, Holder};
+use crate::migrations::state_keys::StateKeys;
+use crate::model::time::{UnixMillis, human_seconds};
+
+const EXAMPLES: &str = "\
+Examples:
+  outpost-migrate-redis unlock        # show the holder and ask
+  outpost-migrate-redis unlock --yes";
+
+/// Options of `unlock`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct UnlockArgs {
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// A lock as it is shown.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct LockView {
+    key: String,
+    holder: String,
+    migration: Option<String>,
+    operation: Option<String>,
+    since: Option<String>,
+    age_seconds: Option<u64>,
+    remaining_seconds: Option<u64>,
+    still_renews: Option<bool>,
+}
+
+impl LockView {
+    pub(super) fn new(holder: &Holder) -> Self {
+        let since = holder.since.as_deref().and_then(UnixMillis::parse_rfc3339);
+        let age = since.and_then(|since| u64::try_from(now().0 - since.0).ok()).map(|millis| millis / 1000);
+        Self {
+            key: holder.key.to_string(),
+            holder: holder.name.clone(),
+            migration: holder.migration.clone(),
+            operation: holder.operation.clone(),
+            since: holder.since.clone(),
+            age_seconds: age,
+            remaining_seconds: holder.remaining_millis.map(|millis| millis.div_ceil(1000)),
+            still_renews: holder.still_renews(),
+        }
+    }
+}
+
+impl Display for LockView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is held by {}", self.key, self.holder)?;
+        if let (Some(operation), Some(migration)) = (&self.operation, &self.migration) {
+            write!(f, " ({operation} of {migration})")?;
+        }
+        if let Some(age) = self.age_seconds {
+            write!(f, " for {}", human_seconds(age))?;
+        }
+        match self.remaining_seconds {
+            Some(seconds) => write!(f, "; ends in {} unless renewed", human_seconds(seconds))?,
+            None => f.write_str("; never ends by itself")?,
+        }
+        f.write_str(match self.still_renews {
+            Some(true) => "; its holder renews it: it is at work",
+            Some(false) => "; its holder does not renew it any more",
+            None => "; another tool's, which does not renew it",
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Unlocked<'a> {
+    locks: &'a [LockView],
+    removed: usize,
+}
+
+/// Shows, asks, unlocks.
+pub(super) async fn run(desk: &Desk, args: &UnlockArgs) -> Result<ExitCode, Failure> {
+    let keyspace = desk.connect().await?;
+    let keys = StateKeys::new(desk.configuration.scope.deployment_id.as_deref()).locks();
+    let holders = lock::holders(&keyspace, &keys).await?;
+    let views: Vec<LockView> = holders.iter().map(LockView::new).collect();
+    if holders.is_empty() {
+        desk.screen.result("The lock is free.", &Unlocked { locks: &[], removed: 0 })?;
+        return Ok(ExitCode::Done);
+    }
+    for view in &views {
+        desk.screen.text(view)?;
+    }
+    prompt::check_answerable(args.yes)?;
+    if views.iter().any(|view| view.still_renews == Some(true)) {
+        screen::say("A holder that still renews its lock is at work: it stops as soon as it notices the loss.");
+    }
+    if !prompt::confirm("Take the lock away?", args.yes, &desk.stop).await? {
+        return Err(Failure::new(ExitCode::NotDone, "declined; the lock stays"));
+    }
+    let mut removed = 0;
+    for holder in &holders {
+        removed += usize::from(lock::break_lock(&keyspace, holder).await?);
+    }
+    let text = if removed == holders.len() {
+        "The lock is free.".to_owned()
+    } else {
+        format!("{removed} of {} keys taken away; the others changed hands or ended meanwhile.", holders.len())
+    };
+    desk.screen.result(text, &Unlocked { locks: &views, removed })?;
+    Ok(ExitCode::Done)
+}

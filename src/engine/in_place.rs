@@ -1,0 +1,96 @@
+//! Asks an in-place migration what is to change in entries, and changes it.
+//!
+//! Owns the reading of the fields in question and the writing under the condition that they still hold
+//! what was read. An entry that went away meanwhile stays away.
+
+use crate::engine::assignment::Assignment;
+use crate::engine::control::Control;
+use crate::engine::stop::Stop;
+use crate::keyspace::conditional::Outcome;
+use crate::keyspace::{Fault, Keyspace, Writer};
+use crate::migrations::InPlace;
+use crate::model::change::{Change, FieldChange, Fields};
+use crate::model::key::RedisKey;
+use crate::model::mapping::{Answer, Probe, UnmigratedReason};
+use crate::model::report::ApplyReport;
+
+/// Times that an entry is read anew because it changed in our hands.
+const ATTEMPTS: usize = 3;
+
+/// Entries by what is to be done with them.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub(super) to_change: Vec<(RedisKey, Vec<FieldChange>, &'static str)>,
+    pub(super) current: Vec<(RedisKey, &'static str)>,
+    pub(super) unmigrated: Vec<(RedisKey, UnmigratedReason)>,
+}
+
+/// Tells what is to be done with each entry; the order within each kind is that of the keys.
+pub(super) async fn judge(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    in_place: &dyn InPlace,
+    keys: Vec<RedisKey>,
+) -> Result<Judged, Fault> {
+    let names = in_place.fields();
+    let probes: Vec<Probe> = keys.iter().map(|key| Probe::Fields { key: key.clone(), fields: names }).collect();
+    let mut judged = Judged::default();
+    let mut without_fields = Vec::new();
+    for (key, answer) in keys.into_iter().zip(keyspace.probe(&probes).await?) {
+        let hash = match answer {
+            Answer::Fields(values) => Some(Fields::new(names, values)),
+            Answer::NotAHash | Answer::Shape { .. } => None,
+        };
+        let may_be_gone = hash.as_ref().is_some_and(Fields::are_absent);
+        match in_place.transform(&assignment.scope, &key, hash.as_ref()) {
+            Change::Set { fields, entity } => judged.to_change.push((key, fields, entity)),
+            Change::AlreadyCurrent { entity } => judged.current.push((key, entity)),
+            Change::Unmigrated(reason) if may_be_gone => without_fields.push((key, reason)),
+            Change::Unmigrated(reason) => judged.unmigrated.push((key, reason)),
+            Change::NotOurs => {}
+        }
+    }
+    let keys: Vec<RedisKey> = without_fields.iter().map(|(key, _)| key.clone()).collect();
+    let exist = keyspace.exist(&keys).await?;
+    judged.unmigrated.extend(without_fields.into_iter().zip(exist).filter(|(_, exists)| *exists).map(|(it, _)| it));
+    Ok(judged)
+}
+
+/// Changes batches.
+pub(super) struct Changer<'a> {
+    pub(super) writer: &'a Writer,
+    pub(super) assignment: &'a Assignment,
+    pub(super) in_place: &'a dyn InPlace,
+    pub(super) control: &'a Control,
+}
+
+impl Changer<'_> {
+    /// Changes what is to be changed. A batch that changes nothing has found every entry in current form.
+    pub(super) async fn change(&self, mut keys: Vec<RedisKey>) -> Result<ApplyReport, Stop> {
+        let mut report = ApplyReport::default();
+        for attempt in 0..ATTEMPTS {
+            let judged = judge(self.writer, self.assignment, self.in_place, std::mem::take(&mut keys)).await?;
+            if attempt == 0 {
+                self.control.pace(judged.to_change.len() + judged.current.len()).await?;
+            }
+            report.already_migrated += judged.current.len() as u64;
+            for (key, reason) in judged.unmigrated {
+                report.unmigrated.count(key, reason);
+            }
+            let changes: Vec<_> = judged.to_change.into_iter().map(|(key, fields, _)| (key, fields)).collect();
+            if changes.is_empty() {
+                return Ok(report);
+            }
+            let outcomes = self.writer.set_fields_if_unchanged(&changes).await?;
+            for ((key, _), outcome) in changes.into_iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Done => report.changed += 1,
+                    Outcome::Gone => report.ended += 1,
+                    Outcome::Changed => keys.push(key),
+                }
+            }
+        }
+        report.unsettled += keys.len() as u64;
+        Ok(report)
+    }
+}

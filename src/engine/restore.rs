@@ -1,0 +1,69 @@
+//! Copies named sources whose targets are missing behind our mark.
+//!
+//! Owns the one way to copy after the mark: by name, since what is missing may have been deleted by the
+//! application. Never replaces anything.
+
+use crate::engine::assignment::Assignment;
+use crate::engine::classify::classify;
+use crate::engine::stop::Stop;
+use crate::engine::verify::wait_for_replicas;
+use crate::keyspace::Writer;
+use crate::keyspace::copy::Copied;
+use crate::migrations::{InPlace, Rename, Rule};
+use crate::model::key::RedisKey;
+
+/// Sources that are copied in one batch.
+const BATCH: usize = 500;
+
+/// What became of the named sources.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Sources that were copied.
+    pub copied: u64,
+    /// Sources whose target exists; it was not touched.
+    pub target_exists: u64,
+    /// Names of no source: no such key, or none that the migration moves.
+    pub no_source: Vec<RedisKey>,
+}
+
+/// Copies each named source whose target is missing, then waits for replicas.
+///
+/// # Errors
+/// [`Stop::ReplicasMissing`], or the fault that stayed.
+pub async fn restore(writer: &Writer, assignment: &Assignment, sources: &[RedisKey]) -> Result<RestoreReport, Stop> {
+    let mut report = RestoreReport::default();
+    for batch in sources.chunks(BATCH) {
+        match assignment.rule() {
+            Rule::Rename(rename) => restore_batch(writer, assignment, rename, batch, &mut report).await?,
+            Rule::InPlace(in_place) => nothing_to_copy(in_place, batch, &mut report),
+        }
+    }
+    wait_for_replicas(writer, assignment).await?;
+    Ok(report)
+}
+
+async fn restore_batch(
+    writer: &Writer,
+    assignment: &Assignment,
+    rename: &dyn Rename,
+    batch: &[RedisKey],
+    report: &mut RestoreReport,
+) -> Result<(), Stop> {
+    let classified = classify(writer, assignment, rename, batch.to_vec()).await?;
+    let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+    for (key, copied) in pairs.iter().map(|(source, _)| source).zip(writer.copy(&pairs).await?) {
+        match copied {
+            Copied::Made => report.copied += 1,
+            Copied::TargetExists => report.target_exists += 1,
+            Copied::SourceGone => report.no_source.push(key.clone()),
+        }
+    }
+    let is_source = |key: &RedisKey| pairs.iter().any(|(source, _)| source == key);
+    report.no_source.extend(batch.iter().filter(|key| !is_source(key)).cloned());
+    Ok(())
+}
+
+/// An in-place migration has no sources.
+fn nothing_to_copy(_: &dyn InPlace, batch: &[RedisKey], report: &mut RestoreReport) {
+    report.no_source.extend(batch.iter().cloned());
+}

@@ -1,0 +1,269 @@
+//! Whether the schema is current: what `init` and the init container decide.
+//!
+//! Owns that decision, the initialisation of a fresh keyspace, and the proof of other tools' marks. Knows
+//! of Outpost only what makes its keyspace fresh. Prints nothing, and leaves it to the caller to wait.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::init::{self, Initialised};
+use crate::engine::lock::{self, Holder, Lease, LockRequest, Taken};
+use crate::engine::survey::{self, Standing};
+use crate::engine::{Assignment, Control, Stop, emptiness, verify};
+use crate::keyspace::{Keyspace, Writer};
+use crate::migrations::{Registry, Scope};
+use crate::model::mark::Mark;
+use crate::model::plan::{PlanHash, Seen};
+use crate::model::time::UnixMillis;
+
+/// How long the gate's lock stands unrenewed: a killed init container does not block the others for longer.
+pub const LEASE: Duration = Duration::from_secs(30);
+
+/// Times that everything is looked at anew because it changed while it was acted on.
+const ATTEMPTS: usize = 5;
+
+/// What the gate is told.
+pub struct Gate {
+    /// Every migration known, in order, each with the choices made for it.
+    pub assignments: Vec<Assignment>,
+    /// The migrations known.
+    pub registry: Registry,
+    /// What they are told about the keyspace.
+    pub scope: Scope,
+    /// Names of the migrations that have to be applied; `None`: all.
+    pub required: Option<Vec<String>>,
+    /// Believe other tools' marks without a proof.
+    pub trust_marks: bool,
+    /// Who asks: pod name, or host and process id.
+    pub holder: String,
+    /// Ends the looking.
+    pub stop: CancellationToken,
+    /// The wall clock.
+    pub now: fn() -> UnixMillis,
+}
+
+/// What the gate found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything required is applied; `initialised` tells whether this call marked a fresh keyspace.
+    Current {
+        /// Whether this call initialised the keyspace.
+        initialised: bool,
+    },
+    /// Something required is not applied.
+    Pending(Vec<Pending>),
+    /// Somebody else holds the lock that it takes to go on.
+    Locked(Box<Holder>),
+}
+
+/// A migration that is required and not known to be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// Its name.
+    pub migration: &'static str,
+    /// Why it is not.
+    pub why: Why,
+}
+
+/// Why a migration is not known to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It has no mark.
+    NotApplied,
+    /// Its mark was made for other parameters.
+    OtherParameters,
+    /// Another tool marked it, and these many entries show that it was not applied; `None`: not counted, since
+    /// somebody else is at work.
+    Unproven {
+        /// Sources without a target, or entries still to be changed.
+        entries: Option<u64>,
+    },
+}
+
+/// What a mark says to the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    Applied,
+    Unmarked,
+    NotApplicableButUnmarked,
+    OtherParameters,
+    Unproven,
+}
+
+fn readiness(standing: &Standing, parameters: &str, trust_marks: bool) -> Readiness {
+    match (&standing.mark, standing.not_applicable) {
+        (Mark::NotApplicable, _) | (Mark::Stamped(_) | Mark::Unstamped, Some(_)) => Readiness::Applied,
+        (Mark::Stamped(stamp), None) if stamp.is_for(parameters) => Readiness::Applied,
+        (Mark::Stamped(_), None) => Readiness::OtherParameters,
+        (Mark::Unstamped, None) if trust_marks && !standing.is_claimed => Readiness::Applied,
+        (Mark::Unstamped, None) => Readiness::Unproven,
+        (Mark::Absent, Some(_)) => Readiness::NotApplicableButUnmarked,
+        (Mark::Absent, None) => Readiness::Unmarked,
+    }
+}
+
+/// A migration that is required, what Redis says of it, and what that means.
+type Open<'a> = (&'a Assignment, Standing, Readiness);
+
+impl Gate {
+    /// Whether everything required is applied. Initialises a fresh keyspace, and stamps other tools' marks that
+    /// prove true, under the lock.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering; nothing is called current then.
+    pub async fn look(&self, keyspace: &Keyspace) -> Result<Verdict, Stop> {
+        let mut initialised = false;
+        for _ in 0..ATTEMPTS {
+            let open = self.open(keyspace).await?;
+            if open.is_empty() {
+                return Ok(Verdict::Current { initialised });
+            }
+            if !self.may_be_fresh(keyspace, &open).await? {
+                return self.judge_existing(keyspace, open).await;
+            }
+            let lease = match self.take_lock(keyspace).await? {
+                Taken::Ours(lease) => lease,
+                Taken::Held(holder) => return Ok(Verdict::Locked(Box::new(holder))),
+            };
+            let done = self.initialise(&lease).await;
+            lease.release().await;
+            initialised |= done? == Initialised::Done;
+        }
+        Err(Stop::SourceChanging { changed: 1 })
+    }
+
+    /// The required migrations that are not known to be applied.
+    async fn open(&self, keyspace: &Keyspace) -> Result<Vec<Open<'_>>, Stop> {
+        let judged = self.judged(keyspace).await?;
+        let is_required = |name: &str| self.required.as_ref().is_none_or(|names| names.iter().any(|it| it == name));
+        Ok(judged
+            .into_iter()
+            .filter(|(_, standing, readiness)| {
+                *readiness != Readiness::Applied && is_required(standing.migration.name())
+            })
+            .collect())
+    }
+
+    async fn judged(&self, keyspace: &Keyspace) -> Result<Vec<Open<'_>>, Stop> {
+        let standings = survey::standings(keyspace, &self.registry, &self.scope).await?;
+        Ok(self
+            .assignments
+            .iter()
+            .zip(standings)
+            .map(|(assignment, standing)| {
+                let readiness = readiness(&standing, &assignment.terms.parameters, self.trust_marks);
+                (assignment, standing, readiness)
+            })
+            .collect())
+    }
+
+    /// Only a keyspace that lacks a mark, or whose initialisation did not end, can be fresh.
+    async fn may_be_fresh(&self, keyspace: &Keyspace, open: &[Open<'_>]) -> Result<bool, Stop> {
+        let lacks_mark = open.iter().any(|(_, standing, readiness)| match readiness {
+            Readiness::Unmarked | Readiness::NotApplicableButUnmarked => true,
+            Readiness::Unproven => standing.is_claimed,
+            Readiness::Applied | Readiness::OtherParameters => false,
+        });
+        Ok(lacks_mark && emptiness::is_empty(keyspace, &self.scope.entity_prefixes(), &self.stop).await?)
+    }
+
+    async fn initialise(&self, lease: &Lease) -> Result<Initialised, Stop> {
+        let writer = lease.writer().await?;
+        let judged = self.judged(&writer).await?;
+        let unmarked: Vec<_> = judged
+            .iter()
+            .filter(|(_, _, readiness)| *readiness != Readiness::Applied)
+            .map(|(assignment, standing, _)| (*assignment, standing))
+            .collect();
+        if unmarked.is_empty() {
+            // Another process was quicker; it is for it to say that it initialised.
+            return Ok(Initialised::NotFresh);
+        }
+        let prefixes = self.scope.entity_prefixes();
+        init::initialise(&writer, &unmarked, &prefixes, lease.token(), (self.now)(), &self.stop).await
+    }
+
+    /// The keyspace holds entries: proves other tools' marks, and says what is pending.
+    async fn judge_existing(&self, keyspace: &Keyspace, open: Vec<Open<'_>>) -> Result<Verdict, Stop> {
+        let takes_lock = |readiness| matches!(readiness, Readiness::Unproven | Readiness::NotApplicableButUnmarked);
+        if !open.iter().any(|(_, _, readiness)| takes_lock(*readiness)) {
+            return Ok(Verdict::Pending(open.iter().filter_map(|open| pending(open, None)).collect()));
+        }
+        let lease = match self.take_lock(keyspace).await? {
+            Taken::Ours(lease) => lease,
+            Taken::Held(holder) => {
+                let unmarked = open.iter().any(|(_, _, readiness)| !takes_lock(*readiness));
+                let pending = open.iter().filter_map(|open| pending(open, None)).collect();
+                return Ok(if unmarked { Verdict::Pending(pending) } else { Verdict::Locked(Box::new(holder)) });
+            }
+        };
+        let pending = self.prove_marks(&lease).await;
+        lease.release().await;
+        let pending = pending?;
+        Ok(if pending.is_empty() { Verdict::Current { initialised: false } } else { Verdict::Pending(pending) })
+    }
+
+    /// Under the lock: stamps what proves true, withdraws what an unfinished initialisation left, and gives
+    /// what is pending.
+    async fn prove_marks(&self, lease: &Lease) -> Result<Vec<Pending>, Stop> {
+        let writer = lease.writer().await?;
+        let mut all = Vec::new();
+        for open in self.open(&writer).await? {
+            match open.2 {
+                Readiness::Unproven => all.extend(self.prove_mark(&writer, &open).await?),
+                Readiness::NotApplicableButUnmarked => {
+                    let reason = open.1.not_applicable.unwrap_or_default();
+                    survey::mark_not_applicable(&writer, open.0, reason, (self.now)()).await?;
+                }
+                Readiness::Applied | Readiness::Unmarked | Readiness::OtherParameters => {
+                    all.extend(pending(&open, None));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn prove_mark(&self, writer: &Writer, open: &Open<'_>) -> Result<Option<Pending>, Stop> {
+        let (assignment, standing, _) = open;
+        let control = Control::of(self.stop.clone());
+        let entries = verify::compare(writer, assignment, &control, None).await?.unapplied;
+        if entries == 0 {
+            verify::stamp(writer, assignment, plan_hash(assignment).as_str(), (self.now)()).await?;
+            return Ok(None);
+        }
+        if standing.is_claimed && init::withdraw(writer, assignment).await? {
+            return Ok(Some(Pending { migration: standing.migration.name(), why: Why::NotApplied }));
+        }
+        Ok(pending(open, Some(entries)))
+    }
+
+    async fn take_lock(&self, keyspace: &Keyspace) -> Result<Taken, Stop> {
+        let request = LockRequest {
+            keys: self.assignments.first().map(|first| first.state_keys().locks()).unwrap_or_default(),
+            holder: self.holder.clone(),
+            migration: "all".to_owned(),
+            operation: lock::INIT.to_owned(),
+            life: LEASE,
+            resource_uid: None,
+            now: (self.now)(),
+        };
+        Lease::take(keyspace.endpoint(), request).await
+    }
+}
+
+fn pending((_, standing, readiness): &Open<'_>, entries: Option<u64>) -> Option<Pending> {
+    let why = match readiness {
+        // Its mark is written as soon as the lock is free; nothing is to be applied.
+        Readiness::Applied | Readiness::NotApplicableButUnmarked => return None,
+        Readiness::Unmarked => Why::NotApplied,
+        Readiness::OtherParameters => Why::OtherParameters,
+        Readiness::Unproven => Why::Unproven { entries },
+    };
+    Some(Pending { migration: standing.migration.name(), why })
+}
+
+/// The hash of what stamping a mark that has proven true decides.
+fn plan_hash(assignment: &Assignment) -> PlanHash {
+    assignment.terms.plan_hash(&Seen { mark_is_unproven: true, ..Seen::default() })
+}
