@@ -29,7 +29,7 @@ refuse() {
   shift 2
   if output=$("$@" 2>&1); then not_ok "$name: is not refused"; fi
   [[ $output == *"$words"* ]] || not_ok "$name: refused, but by: $output"
-  ok "$name"
+  ok "refused: $name"
 }
 
 # same NAME EXPECTED ACTUAL
@@ -74,7 +74,7 @@ check_releases() {
   expect 'a first release' install outpost first
   expect 'the definition is established' kubectl wait --for=condition=Established --timeout=30s "crd/$crd"
   expect 'a RedisMigration is taken' sample
-  expect 'its ServiceAccount updates status' can "$account" -n outpost update redismigrations/status.migrate.outpost.dev
+  expect 'its ServiceAccount updates status' can "$account" -n outpost update redismigrations.migrate.outpost.dev --subresource=status
   expect 'its ServiceAccount gets Secrets' can "$account" -n outpost get secrets
   refuse 'it does not list Secrets' '' can "$account" -n outpost list secrets
   refuse 'it gets none of another namespace' '' can "$account" -n team-a get secrets
@@ -90,7 +90,7 @@ check_releases() {
   kubectl create rolebinding viewer --clusterrole=view --user=viewer -n outpost >/dev/null
   # The aggregation is a controller's work.
   expect 'edit may create RedisMigrations' eventually can editor -n outpost create redismigrations.migrate.outpost.dev
-  refuse 'edit may not write their status' '' can editor -n outpost update redismigrations/status.migrate.outpost.dev
+  refuse 'edit may not write their status' '' can editor -n outpost update redismigrations.migrate.outpost.dev --subresource=status
   refuse 'edit may create none elsewhere' '' can editor -n team-a create redismigrations.migrate.outpost.dev
   expect 'view may read RedisMigrations' eventually can viewer -n outpost watch redismigrations.migrate.outpost.dev
   refuse 'view may not change them' '' can viewer -n outpost patch redismigrations.migrate.outpost.dev

@@ -17,7 +17,9 @@ def strict(schema):
         return [strict(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    schema = {key: strict(value) for key, value in schema.items()}
+    # A map of fields is no schema itself: a field may be called as a keyword is.
+    schema = {key: {name: strict(field) for name, field in value.items()} if key == "properties" else strict(value)
+              for key, value in schema.items()}
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         schema.pop("format", None)
         schema["type"] = ["integer", "string"]
@@ -35,7 +37,6 @@ def main():
         if name.endswith(".resource.Quantity"):
             definition["type"] = ["string", "number"]
     everything = {name: strict(definition) for name, definition in definitions.items()}
-    # A CRD's schema holds arbitrary JSON where its own definition says nothing of a type.
     os.makedirs(sys.argv[2], exist_ok=True)
     written = 0
     for name, definition in definitions.items():

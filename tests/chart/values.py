@@ -109,13 +109,10 @@ def render(chart, *overrides):
         return text if done.returncode == 0 else None, done.stderr
 
 
-def check_read(chart, full, path, value):
-    without = ONLY_WITHOUT.get(path, {})
-    without = [nest(key, off) for key, off in without.items()]
+def check_read(chart, full, base, path, value):
+    without = [nest(key, off) for key, off in ONLY_WITHOUT.get(path, {}).items()]
     current = at(full, path)
-    before, problem = render(chart, full, *without)
-    if before is None:
-        return f"{path}: does not render: {problem}"
+    before = render(chart, full, *without)[0] if without else base
     after, problem = render(chart, full, *without, nest(path, another(path, value if current is None else current)))
     if after is None:
         return f"{path}: another value is refused, OTHERS needs one: {problem.strip()}"
@@ -144,10 +141,13 @@ def main():
         values = yaml.safe_load(file)
     with open(full, encoding="utf-8") as file:
         full = yaml.safe_load(file)
+    base, problem = render(chart, full)
+    if base is None:
+        sys.exit(problem)
     checks = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, value in leaves(values):
-            checks.append(pool.submit(check_read, chart, full, path, value))
+            checks.append(pool.submit(check_read, chart, full, base, path, value))
             checks.append(pool.submit(check_type, chart, full, path, value))
         for path in maps(values):
             checks.append(pool.submit(check_unknown, chart, full, path))
