@@ -41,6 +41,8 @@ namespace() {
   kubectl create namespace "$1" >/dev/null
   kubectl label namespace "$1" pod-security.kubernetes.io/enforce=restricted pod-security.kubernetes.io/warn=restricted \
     >/dev/null
+  # A controller makes it; pods are refused before.
+  eventually kubectl -n "$1" get serviceaccount default
 }
 
 can() { kubectl auth can-i --quiet --as="$1" "${@:2}"; }
