@@ -40,7 +40,6 @@ pub async fn restore(
     sources: &[RedisKey],
 ) -> Result<RestoreReport, Stop> {
     let mut report = RestoreReport::default();
-    journal::reopen_successors(writer, assignment).await?;
     for batch in sources.chunks(BATCH) {
         control.check()?;
         control.pace(batch.len()).await?;
@@ -63,6 +62,10 @@ async fn restore_batch(
 ) -> Result<(), Stop> {
     let classified = classify(writer, assignment, rename, batch.to_vec()).await?;
     let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+    let targets: Vec<RedisKey> = pairs.iter().map(|(_, target)| target.clone()).collect();
+    if writer.exist(&targets).await?.contains(&false) {
+        journal::reopen_successors(writer, assignment).await?;
+    }
     for (key, copied) in pairs.iter().map(|(source, _)| source).zip(writer.copy(&pairs).await?) {
         match copied {
             Copied::Made => report.copied += 1,
