@@ -107,6 +107,24 @@ async fn our_lock_blocks_every_tool_while_we_work_and_is_shown() {
 }
 
 #[tokio::test]
+async fn whoever_loses_the_lock_ends_and_the_next_one_completes() {
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let cli = CommandLine::at(&endpoint);
+    let expected = load_with_canaries(&endpoint, 200).await;
+    let apply = cli.start(&["apply", "--yes", "--keys-per-second", "200"]);
+    expected.wait_halfway(&endpoint).await;
+    let unlock = cli.run(&["unlock", "--yes"]).await.expect(0).says("The lock is free.");
+    assert!(unlock.stderr.contains("A holder that still renews its lock is at work"), "a warning: {unlock}");
+    expected.assert_halfway(&endpoint).await;
+    cli.run(&["apply", "--yes"]).await.expect(0);
+    let loser = apply.finish().await.expect(4);
+    assert!(loser.stderr.lines().last().is_some_and(|line| line.starts_with("error: ")), "{loser}");
+    expected.assert_migrated(&Bench::new(&endpoint)).await;
+    assert_eq!(locks(&snapshot(&endpoint).await), Vec::<&str>::new());
+}
+
+#[tokio::test]
 async fn a_lock_that_ended_is_taken_over() {
     let redis = Standalone::start(Options::default()).await;
     let endpoint = redis.endpoint();
