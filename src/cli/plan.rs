@@ -211,8 +211,8 @@ fn warnings(assignment: &Assignment, seen: &Seen) -> Vec<String> {
     let mut warnings = Vec::new();
     if seen.mark_is_unproven && seen.to_copy() > 0 {
         warnings.push(format!(
-            "Another tool marked {} applied, but {} not. If the application has run since, some of them may have been \
-             deleted by it, and would come back.",
+            "{} is marked as applied, but nothing proves it: {} not migrated. If the application has run since, some of \
+             them may have been deleted by it, and would come back.",
             assignment.migration.name(),
             if seen.to_copy() == 1 {
                 "1 entry is".to_owned()
