@@ -160,7 +160,7 @@ fn settled(text: &str) -> String {
         let mut words: Vec<String> = line.split(' ').map(settled_word).collect();
         let size = words.iter().position(|word| ["B", "KiB", "B,", "KiB,"].contains(&word.as_str()));
         if let Some(at) = size.filter(|at| *at > 0) {
-            words[at - 1] = "<size>".to_owned();
+            "<size>".clone_into(&mut words[at - 1]);
         }
         if has_time {
             words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")

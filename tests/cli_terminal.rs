@@ -55,7 +55,7 @@ async fn a_prompt_takes_yes_and_no() {
         apply.wait_for("Apply 001_hash_tags? [y/N] ").await;
         apply.type_in(answer);
         let (code, drawn) = apply.finish().await;
-        assert!(code == 1 && drawn.contains("declined; nothing was written"), "{answer:?}: {code}\n{drawn}");
+        assert!(code == 1 && drawn.contains("declined; no entry was touched"), "{answer:?}: {code}\n{drawn}");
         assert!(!drawn.contains(CANARY), "{drawn}");
         assert_untouched(&endpoint, &expected).await;
     }
@@ -86,7 +86,7 @@ async fn ctrl_c_at_a_prompt_ends_and_frees_the_lock() {
     apply.wait_for("Apply 001_hash_tags? [y/N] ").await;
     apply.type_in(CTRL_C);
     let (code, drawn) = apply.finish().await;
-    assert!(code == 1 && drawn.contains("the lock is free"), "{code}\n{drawn}");
+    assert!(code == 1 && drawn.contains("stopped as asked"), "{code}\n{drawn}");
     assert_untouched(&endpoint, &expected).await;
 }
 
