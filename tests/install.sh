@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
 # Installs what the tests and the demo need and this machine lacks: Debian packages by apt-get. Says what it
 # installs; installs nothing that is there already.
+#
+# Usage: tests/install.sh [e2e] [chart]
+#
+#   e2e    also what the end-to-end test's node and the image take
+#   chart  also what the checks of the Helm chart take
 set -euo pipefail
 
 # Program and the Debian package that brings it.
 programs=(redis-server:redis-server redis-cli:redis-tools etcd:etcd-server openssl:openssl setpriv:util-linux curl:curl cc:gcc)
+e2e_programs=(
+  containerd:containerd runc:runc /usr/lib/cni/ptp:containernetworking-plugins nft:nftables conntrack:conntrack
+  ip:iproute2 buildah:buildah musl-gcc:musl-tools busybox:busybox-static jq:jq shellcheck:shellcheck
+  pgrep:procps python3:python3-venv /etc/ssl/certs/ca-certificates.crt:ca-certificates
+)
+chart_programs=(promtool:prometheus lua5.4:lua5.4 shellcheck:shellcheck)
 
 say() { printf 'install: %s\n' "$*" >&2; }
 
@@ -13,10 +24,17 @@ die() {
   exit 1
 }
 
+present() {
+  case $1 in
+    /*) [ -e "$1" ] ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
 missing_packages() {
   local entry
   for entry in "${programs[@]}"; do
-    command -v "${entry%%:*}" >/dev/null || printf '%s\n' "${entry#*:}"
+    present "${entry%%:*}" || printf '%s\n' "${entry#*:}"
   done
   # A compiler without the C library's headers links nothing.
   [ -e /usr/include/stdlib.h ] || echo libc6-dev
@@ -41,4 +59,11 @@ install_packages() {
 
 command -v cargo >/dev/null || die 'Rust is needed: see https://rustup.rs'
 command -v go >/dev/null || die 'Go is needed, to build kube-apiserver: see https://go.dev/doc/install'
+for part in "$@"; do
+  case $part in
+    e2e) programs+=("${e2e_programs[@]}") ;;
+    chart) programs+=("${chart_programs[@]}") ;;
+    *) die "usage: tests/install.sh [e2e] [chart]" ;;
+  esac
+done
 install_packages

@@ -424,6 +424,8 @@ async fn credentials_come_from_secrets_and_a_rotated_one_needs_no_restart() {
     let refused = site.wait_reason(NAME, SOON, "AuthenticationFailed").await;
     assert_kstatus(&refused);
     assert!(condition(&refused, "Stalled").is_some());
+    let message = condition_message(&site, "Ready").await;
+    assert!(message.contains("redis-user") && message.contains("redis-password"), "it names the Secrets: {message}");
     let event = eventually(SOON, "an event", async || {
         site.events(NAME).into_iter().find(|event| event.1 == "AuthenticationFailed")
     })

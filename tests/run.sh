@@ -21,13 +21,16 @@ install_cargo_deny() {
 }
 
 step 'what is needed'
-tests/install.sh
+tests/install.sh e2e chart
 for component in rustfmt clippy; do
   cargo "${component#rust}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
 
 step 'format'
 cargo fmt --check
+
+step 'shell scripts and Dockerfile'
+tests/lint.sh
 
 step 'lints'
 cargo clippy --locked --all-targets -- -D warnings
@@ -45,5 +48,11 @@ tests/kubernetes/build.sh >/dev/null
 step 'tests'
 # A snapshot that differs or is missing fails, and nothing is written.
 INSTA_UPDATE=no cargo test --locked --no-fail-fast
+
+step 'Helm chart'
+tests/chart/run.sh
+
+step 'end to end'
+tests/e2e/run.sh
 
 step 'done'

@@ -217,7 +217,8 @@ async fn named_sources_are_restored_behind_the_mark(#[values(false, true)] clust
     named.extend(unmapped.iter().map(key));
     let events = Events::listen(&redis).await;
     let held = bench.hold().await;
-    let report = restore::restore(&held.writer, &bench.assignment, &named).await.expect("a report");
+    let report =
+        restore::restore(&held.writer, &bench.assignment, &Control::unattended(), &named).await.expect("a report");
     held.release().await;
     let targets: BTreeSet<&[u8]> = gone.iter().map(|(_, target)| target.as_slice()).collect();
     events.assert_only(|key| is_state(key) || targets.contains(key)).await;
@@ -234,12 +235,14 @@ async fn named_sources_are_restored_behind_the_mark(#[values(false, true)] clust
     restored.assert_same(&bench.snapshot().await.0, "only what was named is back");
 
     let held = bench.hold().await;
-    let again = restore::restore(&held.writer, &bench.assignment, &named).await.expect("a report");
+    let again =
+        restore::restore(&held.writer, &bench.assignment, &Control::unattended(), &named).await.expect("a report");
     held.release().await;
     assert_eq!((again.copied, again.target_exists), (0, 5), "a second time");
     let in_place = Bench::new(&redis).migration(MIGRATIONS[1]);
     let held = in_place.hold().await;
-    let none = restore::restore(&held.writer, &in_place.assignment, &named).await.expect("a report");
+    let none =
+        restore::restore(&held.writer, &in_place.assignment, &Control::unattended(), &named).await.expect("a report");
     held.release().await;
     assert_eq!(none, RestoreReport { no_source: named, ..RestoreReport::default() }, "nothing to copy in place");
     restored.assert_same(&bench.snapshot().await.0, "nothing was copied again");

@@ -36,7 +36,7 @@ impl Case<'_> {
         request: &MigrationRequest,
         barrier: &Barrier,
     ) -> Result<Action, ReconcileError> {
-        let verdict = if request.suspended { words::suspended() } else { words::barred(barrier) };
+        let verdict = if request.suspended { words::suspended() } else { words::barred(barrier, &request.redis) };
         let pause = words::retry_after(verdict.reason);
         let mut next = self.status.clone();
         match barrier {

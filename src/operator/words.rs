@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::api::conditions::{Reason, Verdict};
+use crate::api::redis_target::{RedisTarget, SecretKey};
 use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
@@ -273,8 +274,11 @@ pub fn duplicate(hold: &Hold) -> Verdict {
 
 /// Why a step ended without being done.
 #[must_use]
-pub fn stopped(stop: &Stop) -> Verdict {
+pub fn stopped(stop: &Stop, redis: &RedisTarget) -> Verdict {
     let reason = reason_of(stop);
+    if is_refused_login(stop) {
+        return Verdict::new(reason, refused_login(redis));
+    }
     if !needs_somebody(reason) {
         return Verdict::new(reason, stop.to_string());
     }
@@ -317,8 +321,9 @@ pub fn needs_somebody(reason: Reason) -> bool {
 
 /// Why the lock could not be had, in words that every replica would choose.
 #[must_use]
-pub fn barred(barrier: &Barrier) -> Verdict {
+pub fn barred(barrier: &Barrier, redis: &RedisTarget) -> Verdict {
     match barrier {
+        Barrier::Stop(stop) if is_refused_login(stop) => Verdict::new(reason_of(stop), refused_login(redis)),
         Barrier::Secret(problem) => Verdict::new(Reason::SecretMissing, problem.to_string()),
         Barrier::Held(holder) => {
             let message = format!(
@@ -353,6 +358,23 @@ pub fn barred(barrier: &Barrier) -> Verdict {
             (reason, other) => Verdict::new(reason, other.to_string()),
         },
     }
+}
+
+fn is_refused_login(stop: &Stop) -> bool {
+    matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::AuthenticationFailed)
+}
+
+/// Where the credentials are that Redis refused: the names of the Secrets, never their content.
+fn refused_login(redis: &RedisTarget) -> String {
+    let place = |what, at: &Option<SecretKey>| {
+        at.as_ref().map(|at| format!("the {what} in key {:?} of Secret {:?}", at.key, at.name))
+    };
+    let given: Vec<_> =
+        [place("user name", &redis.username), place("password", &redis.password)].into_iter().flatten().collect();
+    if given.is_empty() {
+        return "Redis asks for a password; name its Secret in spec.redis.passwordSecretRef".to_owned();
+    }
+    format!("Redis refused {}; mend what is wrong there, it is read again at each try", given.join(" and "))
 }
 
 /// The reason that a stop has in conditions.

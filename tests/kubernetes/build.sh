@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Puts the Kubernetes control plane the tests run against into a folder:
-# etcd, kube-apiserver, kube-controller-manager and kubectl.
+# etcd, kube-apiserver, kube-controller-manager and kubectl; with --node also
+# what a whole node takes: kube-scheduler, kubelet and kube-proxy.
 #
-# Usage: build.sh [DIR]
+# Usage: build.sh [--node] [DIR]
 #
 # DIR is the folder for this version's programs; without it,
 # .cache/kubernetes/VERSION at the top of the repository. The folder to use is
@@ -10,58 +11,21 @@
 #
 # KUBEBUILDER_ASSETS may name a folder that already holds etcd, kube-apiserver
 # and kubectl; these are used then, and only kube-controller-manager is built
-# if that folder has none.
+# if that folder has none. It is not asked with --node: a kubelet must not be
+# newer than its API server, so all are of one version.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # All but etcd are built from the Go module next to this script. etcd is first:
 # a missing permission shows before minutes of building.
 programs=(etcd kube-apiserver kube-controller-manager kubectl)
+node_programs=(kube-scheduler kube-proxy kubelet)
 # What KUBEBUILDER_ASSETS holds by convention: no kube-controller-manager.
 conventional=(etcd kube-apiserver kubectl)
-build=''
-work=''
-
-say() { printf '%s\n' "kubernetes: $*" >&2; }
-
-die() {
-  say "error: $*"
-  exit 1
-}
+. "$here/../lib/go_programs.sh"
 
 # go.mod alone says which version is built.
-kubernetes_version() {
-  awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2; exit }' "$here/go.mod"
-}
-
-# Whether folder $1 holds all the programs named after it.
-holds() {
-  local dir=$1 program
-  shift
-  for program in "$@"; do
-    [[ -x $dir/$program ]] || return 1
-  done
-}
-
-# A test run that is cut short must leave neither compilers running nor half a
-# program behind. go does not end its compilers when it ends: the whole process
-# group goes.
-clean_up() {
-  [[ -z $build ]] || { kill -- "-$build" && wait "$build"; } 2>/dev/null || true
-  [[ -z $work ]] || rm -rf "$work"
-}
-
-# Makes folder $1 and takes it for this process, so that test runs started side
-# by side build once.
-take() {
-  mkdir -p "$1"
-  # The folder ignores itself, wherever it is.
-  echo '*' >"$1/.gitignore"
-  exec 9>"$1/.lock"
-  flock --nonblock 9 && return
-  say "waiting for another build in $1"
-  flock 9
-}
+kubernetes_version() { module_version "$here/go.mod" k8s.io/kubernetes; }
 
 # Debian's etcd will do: one program less to build.
 link_etcd() {
@@ -95,48 +59,6 @@ linker_flags() {
   printf '%s' "$flags"
 }
 
-# Builds program $2 of version $3 into folder $1, telling how far it is.
-build_program() {
-  local dir=$1 program=$2 version=$3 start=$SECONDS flags log shown=0
-  flags=$(linker_flags "$version")
-  # On the file system of the result, so that renaming is all it takes. A killed
-  # build may have left it.
-  work=$dir/.work
-  log=$work/log
-  rm -rf "$work"
-  mkdir "$work"
-  say "$program: building"
-  # setsid: a process group of its own, for clean_up. nice: all cores are used,
-  # yet the machine stays usable. No cgo: no C compiler is needed, and the
-  # programs are static. The compiler shares the lock, so that one that outlives
-  # a killed script still keeps others out.
-  (
-    cd "$here"
-    CGO_ENABLED=0 GOTMPDIR=$work exec setsid nice -n 10 \
-      go build -v -trimpath -buildvcs=false -ldflags "$flags" \
-      -o "$work/$program" "k8s.io/kubernetes/cmd/$program"
-  ) >"$log" 2>&1 &
-  build=$!
-  while kill -0 "$build" 2>/dev/null; do
-    if ((SECONDS - start - shown >= 20)); then
-      shown=$((SECONDS - start))
-      say "$program: $shown s, $(grep -vc '^go: ' "$log" || true) packages compiled"
-    fi
-    sleep 0.5
-  done
-  if ! wait "$build"; then
-    build=''
-    tail -n 20 "$log" >&2
-    die "$program did not build"
-  fi
-  build=''
-  # Renaming comes last: a program is either whole or not there.
-  mv "$work/$program" "$dir/$program"
-  rm -rf "$work"
-  work=''
-  say "$program: built in $((SECONDS - start)) s"
-}
-
 # Puts those of the programs named after folder $1 and version $2 there that it
 # does not hold.
 fill() {
@@ -149,19 +71,13 @@ fill() {
   # Another run may have built them while this one waited.
   [[ ${#missing[@]} -gt 0 ]] || return 0
   say "putting ${missing[*]} ($version) into $dir; the first time takes minutes"
-  [[ ${missing[*]} == etcd ]] || require_go "$version"
+  [[ ${missing[*]} == etcd ]] || require_go "$here"
   for program in "${missing[@]}"; do
     case $program in
       etcd) link_etcd "$dir" ;;
-      *) build_program "$dir" "$program" "$version" ;;
+      *) build_program "$dir" "$here" "k8s.io/kubernetes/cmd/$program" "$program" "$(linker_flags "$version")" ;;
     esac
   done
-}
-
-require_go() {
-  local least
-  least=$(awk '$1 == "go" { print $2 }' "$here/go.mod")
-  [[ -n $(type -P go) ]] || die "go is not on PATH; Kubernetes $1 needs Go $least or newer"
 }
 
 # Uses the programs of folder $3, in a folder of links beside a
@@ -188,14 +104,17 @@ use_assets() {
 }
 
 main() {
-  local version dir assets=''
-  [[ $# -le 1 && ${1-} != -* ]] || die "usage: ${0##*/} [DIR]"
+  local version dir assets='' node=no
+  if [[ ${1-} == --node ]]; then
+    node=yes
+    programs+=("${node_programs[@]}")
+    shift
+  fi
+  [[ $# -le 1 && ${1-} != -* ]] || die "usage: ${0##*/} [--node] [DIR]"
   version=$(kubernetes_version)
   dir=$(realpath -m "${1:-$here/../../.cache/kubernetes/$version}")
-  trap clean_up EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-  if [[ -n ${KUBEBUILDER_ASSETS-} ]]; then
+  clean_up_at_exit
+  if [[ $node == no && -n ${KUBEBUILDER_ASSETS-} ]]; then
     assets=$(realpath -m "$KUBEBUILDER_ASSETS")
     if holds "$assets" "${conventional[@]}"; then
       use_assets "$dir" "$version" "$assets"
