@@ -46,7 +46,11 @@ async fn another_tools_lock(redis: &Endpoint) {
             let refused = cli.run(&[command, "--yes"]).await.expect(4);
             refused.fails_with(&[&format!("the lock {lock} is held by {PLAIN}"), "unlock"]);
         }
-        cli.run(&["status"]).await.expect(0).says(&format!("Lock: {lock} is held by {PLAIN}")).says("another tool's");
+        cli.run(&["status"])
+            .await
+            .expect(0)
+            .says(&format!("Lock: {lock} is held by {PLAIN}"))
+            .says("does not tell whether it is renewed");
         for command in ["list", "plan"] {
             cli.run(&[command]).await.expect(0);
         }
@@ -102,6 +106,24 @@ async fn our_lock_blocks_every_tool_while_we_work_and_is_shown() {
     cli.run(&["unlock"]).await.expect(2);
     cli.run(&["list"]).await.expect(0);
     apply.finish().await.expect(0);
+    expected.assert_migrated(&Bench::new(&endpoint)).await;
+    assert_eq!(locks(&snapshot(&endpoint).await), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn whoever_loses_the_lock_ends_and_the_next_one_completes() {
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let cli = CommandLine::at(&endpoint);
+    let expected = load_with_canaries(&endpoint, 200).await;
+    let apply = cli.start(&["apply", "--yes", "--keys-per-second", "100"]);
+    expected.wait_halfway(&endpoint).await;
+    let unlock = cli.run(&["unlock", "--yes"]).await.expect(0).says("The lock is free.");
+    assert!(unlock.stderr.contains("Its holder is at work"), "a warning: {unlock}");
+    let loser = apply.finish().await.expect(4);
+    assert!(loser.stderr.contains("error: the lock was lost"), "{loser}");
+    Bench::new(&endpoint).assert_no_mark().await;
+    cli.run(&["apply", "--yes"]).await.expect(0);
     expected.assert_migrated(&Bench::new(&endpoint)).await;
     assert_eq!(locks(&snapshot(&endpoint).await), Vec::<&str>::new());
 }

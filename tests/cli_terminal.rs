@@ -55,7 +55,7 @@ async fn a_prompt_takes_yes_and_no() {
         apply.wait_for("Apply 001_hash_tags? [y/N] ").await;
         apply.type_in(answer);
         let (code, drawn) = apply.finish().await;
-        assert!(code == 1 && drawn.contains("declined; nothing was written"), "{answer:?}: {code}\n{drawn}");
+        assert!(code == 1 && drawn.contains("declined; no entry was touched"), "{answer:?}: {code}\n{drawn}");
         assert!(!drawn.contains(CANARY), "{drawn}");
         assert_untouched(&endpoint, &expected).await;
     }
@@ -86,7 +86,7 @@ async fn ctrl_c_at_a_prompt_ends_and_frees_the_lock() {
     apply.wait_for("Apply 001_hash_tags? [y/N] ").await;
     apply.type_in(CTRL_C);
     let (code, drawn) = apply.finish().await;
-    assert!(code == 1 && drawn.contains("the lock is free"), "{code}\n{drawn}");
+    assert!(code == 1 && drawn.contains("stopped as asked"), "{code}\n{drawn}");
     assert_untouched(&endpoint, &expected).await;
 }
 
@@ -204,7 +204,8 @@ async fn a_killed_cleanup_is_completed_by_the_next_one() {
     cli.run(&["status"]).await.expect(0).says("(cleanup of 001_hash_tags)");
     cli.run(&["cleanup", "--yes"]).await.expect(4).fails_with(&["is held by"]);
     cli.run(&["unlock", "--yes"]).await.expect(0);
-    cli.run(&["cleanup", "--yes"]).await.expect(0).says(&format!("{left} originals removed"));
+    let completed = cli.run(&["cleanup", "--yes", "--output", "json"]).await.expect(0).event("cleaned_up");
+    assert_eq!(completed["removed"], left, "the rest");
     expected.cleaned_up().assert_same(&Bench::new(&endpoint).snapshot().await.0, "as a clean run");
     assert_no_lock(&endpoint).await;
 }

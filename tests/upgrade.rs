@@ -262,9 +262,10 @@ async fn a_restored_source_catches_up_with_later_migrations() {
 
     let named = ["apply", "--rerun", "001_hash_tags", "--restore-missing", "tenant:tenant_1", "--yes"];
     line.run(&named).await.assert_code(0).assert_said("1 copied").assert_said("return");
-    for name in &MIGRATIONS[1..] {
-        line.run(&["apply", "--rerun", name, "--yes"]).await.assert_code(0).assert_said("1 changed");
-    }
+    // What was copied has not gone through the later migrations: their marks do not count until it has.
+    line.run(&["init", "--current"]).await.assert_code(1).assert_said(MIGRATIONS[1]).assert_said(MIGRATIONS[2]);
+    line.run(&["apply", "--all", "--yes"]).await.assert_code(0).assert_said("1 changed");
+    line.run(&["init", "--current"]).await.assert_code(0);
     let migrated: Keyspace = entries(&expected.originals).chain(entries(&final_targets(&expected))).collect();
     migrated.assert_same(&snapshot(&redis).await.filter(|key, _| !is_state(key)), "as if it had never been gone");
 }
