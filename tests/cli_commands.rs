@@ -227,12 +227,12 @@ async fn the_upgrade_on_a_cluster_by_the_documented_user() {
 
 #[tokio::test]
 async fn a_keyspace_with_a_deployment_id_skips_the_first_migration() {
-    let redis = Standalone::start(Options::default()).await;
+    let redis = Standalone::start(documented_user()).await;
     let endpoint = redis.endpoint();
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/outpost-v0.11-deployment-keyspace.jsonl");
     load(&endpoint, read_fixture(fixture)).await;
     let before = snapshot(&endpoint).await;
-    let cli = CommandLine::at(&endpoint).flags(&["--deployment-id", "dp_001"]);
+    let cli = CommandLine::at(&as_documented_user(&endpoint)).flags(&["--deployment-id", "dp_001"]);
 
     cli.run(&["list"]).await.expect(0).says("001_hash_tags   1        not applicable");
     cli.run(&["plan"]).await.expect(0).says("Plan of 002_timestamps");

@@ -40,7 +40,7 @@ async fn help_of_every_command() {
         .filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|word| !word.is_empty()))
         .filter(|command| *command != "help")
         .collect();
-    assert_eq!(commands.len(), 12, "{commands:?}");
+    assert!(["init", "apply", "man"].iter().all(|it| commands.contains(it)), "{commands:?}");
     for command in commands {
         let help = cli.run(&[command, "--help"]).await.expect(0);
         assert!(help.stderr.is_empty(), "{help}");
@@ -54,7 +54,8 @@ async fn help_of_every_command() {
 /// Help without the lines that the root's help has too; and how many those were.
 fn split_global(help: &str, root: &str) -> (String, usize) {
     let is_global = |line: &&str| line.starts_with("  ") && root.lines().any(|other| other == *line);
-    let (global, own): (Vec<&str>, Vec<&str>) = help.lines().partition(is_global);
+    let (global, mut own): (Vec<&str>, Vec<&str>) = help.lines().partition(is_global);
+    own.dedup_by(|one, other| one.is_empty() && other.is_empty());
     (own.join("\n"), global.len())
 }
 

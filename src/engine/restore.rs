@@ -10,7 +10,6 @@ use crate::engine::journal;
 use crate::engine::stop::Stop;
 use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::Writer;
-use crate::keyspace::compare::Comparison;
 use crate::keyspace::copy::Copied;
 use crate::migrations::{Rename, Rule};
 use crate::model::key::RedisKey;
@@ -29,8 +28,8 @@ pub struct RestoreReport {
     pub no_source: Vec<RedisKey>,
 }
 
-/// Copies each named source whose target is missing, then waits for replicas. If there is anything to copy,
-/// later in-place migrations have to be proven again, since it has not gone through them.
+/// Copies each named source whose target is missing, then waits for replicas. Later in-place migrations have to be
+/// proven again, since what is copied has not gone through them.
 ///
 /// # Errors
 /// [`Stop::ReplicasMissing`], or the fault that stayed.
@@ -63,20 +62,11 @@ async fn restore_batch(
 ) -> Result<(), Stop> {
     let classified = classify(writer, assignment, rename, batch.to_vec()).await?;
     let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
-    let compared = writer.compare(&pairs).await?;
-    let is_missing = |comparison: &Comparison| matches!(comparison, Comparison::TargetMissing);
-    if compared.iter().any(is_missing) {
-        // Before the copies: whoever is killed between the two leaves a closed gate, not a false mark.
+    let targets: Vec<RedisKey> = pairs.iter().map(|(_, target)| target.clone()).collect();
+    if writer.exist(&targets).await?.contains(&false) {
         journal::reopen_successors(writer, assignment).await?;
     }
-    let missing: Vec<_> = pairs
-        .iter()
-        .zip(&compared)
-        .filter(|(_, comparison)| is_missing(comparison))
-        .map(|(pair, _)| pair.clone())
-        .collect();
-    report.target_exists += (pairs.len() - missing.len()) as u64;
-    for (key, copied) in missing.iter().map(|(source, _)| source).zip(writer.copy(&missing).await?) {
+    for (key, copied) in pairs.iter().map(|(source, _)| source).zip(writer.copy(&pairs).await?) {
         match copied {
             Copied::Made => report.copied += 1,
             Copied::TargetExists => report.target_exists += 1,
