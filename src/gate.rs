@@ -74,7 +74,7 @@ pub enum Why {
     /// Its mark was made for other parameters.
     OtherParameters,
     /// Another tool marked it, and these many entries show that it was not applied; `None`: not counted, since
-    /// somebody else is at work.
+    /// a migration before it is pending.
     Unproven {
         /// Sources without a target, or entries still to be changed.
         entries: Option<u64>,
@@ -103,8 +103,22 @@ fn readiness(standing: &Standing, parameters: &str, trust_marks: bool) -> Readin
     }
 }
 
-/// A migration that is required, what Redis says of it, and what that means.
+/// A migration, what Redis says of it, and what that means.
 type Open<'a> = (&'a Assignment, Standing, Readiness);
+
+/// What marks over a used keyspace come to.
+#[derive(Default)]
+struct JudgedMarks {
+    /// Required migrations that are not applied.
+    pending: Vec<Pending>,
+    /// Whether there is a mark to be written, stamped or withdrawn.
+    is_to_write: bool,
+}
+
+/// Whether a mark of this kind may have to be written, stamped or withdrawn.
+fn may_write(readiness: Readiness) -> bool {
+    matches!(readiness, Readiness::Unproven | Readiness::NotApplicableButUnmarked)
+}
 
 impl Gate {
     /// Whether everything required is applied. Initialises a fresh keyspace, and stamps other tools' marks that
@@ -135,14 +149,13 @@ impl Gate {
 
     /// The required migrations that are not known to be applied.
     async fn open(&self, keyspace: &Keyspace) -> Result<Vec<Open<'_>>, Stop> {
-        let judged = self.judged(keyspace).await?;
-        let is_required = |name: &str| self.required.as_ref().is_none_or(|names| names.iter().any(|it| it == name));
-        Ok(judged
-            .into_iter()
-            .filter(|(_, standing, readiness)| {
-                *readiness != Readiness::Applied && is_required(standing.migration.name())
-            })
-            .collect())
+        let mut judged = self.judged(keyspace).await?;
+        judged.retain(|(_, standing, readiness)| *readiness != Readiness::Applied && self.is_required(standing));
+        Ok(judged)
+    }
+
+    fn is_required(&self, standing: &Standing) -> bool {
+        self.required.as_ref().is_none_or(|names| names.iter().any(|it| it == standing.migration.name()))
     }
 
     async fn judged(&self, keyspace: &Keyspace) -> Result<Vec<Open<'_>>, Stop> {
@@ -185,57 +198,91 @@ impl Gate {
     }
 
     /// The keyspace holds entries: proves other tools' marks, and says what is pending.
+    ///
+    /// A look without the lock comes first: who waits behind a false mark must not keep others from applying.
     async fn judge_existing(&self, keyspace: &Keyspace, open: Vec<Open<'_>>) -> Result<Verdict, Stop> {
-        let takes_lock = |readiness| matches!(readiness, Readiness::Unproven | Readiness::NotApplicableButUnmarked);
-        if !open.iter().any(|(_, _, readiness)| takes_lock(*readiness)) {
+        if !open.iter().any(|(_, _, readiness)| may_write(*readiness)) {
             return Ok(Verdict::Pending(open.iter().filter_map(|open| pending(open, None)).collect()));
+        }
+        let seen = self.judge_marks(keyspace, None).await?;
+        if !seen.is_to_write {
+            return Ok(Verdict::Pending(seen.pending));
         }
         let lease = match self.take_lock(keyspace).await? {
             Taken::Ours(lease) => lease,
-            Taken::Held(holder) => {
-                let unmarked = open.iter().any(|(_, _, readiness)| !takes_lock(*readiness));
-                let pending = open.iter().filter_map(|open| pending(open, None)).collect();
-                return Ok(if unmarked { Verdict::Pending(pending) } else { Verdict::Locked(Box::new(holder)) });
-            }
+            Taken::Held(holder) if seen.pending.is_empty() => return Ok(Verdict::Locked(Box::new(holder))),
+            Taken::Held(_) => return Ok(Verdict::Pending(seen.pending)),
         };
-        let pending = self.prove_marks(&lease).await;
+        let judged = self.judge_marks_under(&lease).await;
         lease.release().await;
-        let pending = pending?;
+        let pending = judged?.pending;
         Ok(if pending.is_empty() { Verdict::Current { initialised: false } } else { Verdict::Pending(pending) })
     }
 
-    /// Under the lock: stamps what proves true, withdraws what an unfinished initialisation left, and gives
-    /// what is pending.
-    async fn prove_marks(&self, lease: &Lease) -> Result<Vec<Pending>, Stop> {
+    async fn judge_marks_under(&self, lease: &Lease) -> Result<JudgedMarks, Stop> {
         let writer = lease.writer().await?;
-        let mut all = Vec::new();
-        for open in self.open(&writer).await? {
-            match open.2 {
-                Readiness::Unproven => all.extend(self.prove_mark(&writer, &open).await?),
+        self.judge_marks(&writer, Some(&writer)).await
+    }
+
+    /// Tells which required migrations are pending. With a writer, stamps what proves true and withdraws what an
+    /// unfinished initialisation left. Behind a migration that is pending nothing can be proven: what it brings
+    /// to its targets is still to come.
+    async fn judge_marks(&self, keyspace: &Keyspace, writer: Option<&Writer>) -> Result<JudgedMarks, Stop> {
+        let judged = self.judged(keyspace).await?;
+        let last = judged.iter().rposition(|(_, standing, _)| self.is_required(standing)).map_or(0, |last| last + 1);
+        let mut all = JudgedMarks::default();
+        let mut is_behind_pending = false;
+        for open in &judged[..last] {
+            let (assignment, standing, readiness) = open;
+            let found = match readiness {
+                Readiness::Unproven => {
+                    let entries = if is_behind_pending { None } else { Some(self.unapplied(keyspace, open).await?) };
+                    all.is_to_write |= entries == Some(0) || standing.is_claimed;
+                    self.settle_mark(writer, open, entries).await?
+                }
                 Readiness::NotApplicableButUnmarked => {
-                    let reason = open.1.not_applicable.unwrap_or_default();
-                    survey::mark_not_applicable(&writer, open.0, reason, (self.now)()).await?;
+                    all.is_to_write = true;
+                    if let Some(writer) = writer {
+                        let reason = standing.not_applicable.unwrap_or_default();
+                        survey::mark_not_applicable(writer, assignment, reason, (self.now)()).await?;
+                    }
+                    None
                 }
-                Readiness::Applied | Readiness::Unmarked | Readiness::OtherParameters => {
-                    all.extend(pending(&open, None));
-                }
-            }
+                Readiness::Applied | Readiness::Unmarked | Readiness::OtherParameters => pending(open, None),
+            };
+            is_behind_pending |= found.is_some();
+            all.pending.extend(found.filter(|_| self.is_required(standing)));
         }
         Ok(all)
     }
 
-    async fn prove_mark(&self, writer: &Writer, open: &Open<'_>) -> Result<Option<Pending>, Stop> {
-        let (assignment, standing, _) = open;
+    /// How many entries show that a migration was not applied.
+    async fn unapplied(&self, keyspace: &Keyspace, (assignment, ..): &Open<'_>) -> Result<u64, Stop> {
         let control = Control::of(self.stop.clone());
-        let entries = verify::compare(writer, assignment, &control, None).await?.unapplied;
-        if entries == 0 {
-            verify::stamp(writer, assignment, plan_hash(assignment).as_str(), (self.now)()).await?;
-            return Ok(None);
+        Ok(verify::compare(keyspace, assignment, &control, None).await?.unapplied)
+    }
+
+    /// What an unproven mark comes to, by the entries that show that it is false (`None`: not counted).
+    async fn settle_mark(
+        &self,
+        writer: Option<&Writer>,
+        open: &Open<'_>,
+        entries: Option<u64>,
+    ) -> Result<Option<Pending>, Stop> {
+        let (assignment, standing, _) = open;
+        match (writer, entries) {
+            (None, Some(0)) => return Ok(None),
+            (Some(writer), Some(0)) => {
+                verify::stamp(writer, assignment, plan_hash(assignment).as_str(), (self.now)()).await?;
+                return Ok(None);
+            }
+            (Some(writer), _) if standing.is_claimed => {
+                init::withdraw(writer, assignment).await?;
+            }
+            (Some(_) | None, _) => {}
         }
-        if standing.is_claimed && init::withdraw(writer, assignment).await? {
-            return Ok(Some(Pending { migration: standing.migration.name(), why: Why::NotApplied }));
-        }
-        Ok(pending(open, Some(entries)))
+        let why = if standing.is_claimed { Why::NotApplied } else { Why::Unproven { entries } };
+        Ok(Some(Pending { migration: standing.migration.name(), why }))
     }
 
     async fn take_lock(&self, keyspace: &Keyspace) -> Result<Taken, Stop> {

@@ -125,6 +125,10 @@ fn after(rows: &[Row]) -> String {
 
 fn chosen(desk: &Desk, rows: &[Row], args: &ApplyArgs) -> Result<Vec<Assignment>, Failure> {
     let assignment = |name: &str| Ok::<_, Failure>(desk.assignment(&desk.migration(name)?, DivergedPolicy::Keep));
+    if let Some(row) = rows.iter().find(|row| row.state == State::AppliedForOtherLayout) {
+        let message = format!("{} was applied for the other key layout: give --key-layout as it was then", row.name);
+        return Err(Failure::new(ExitCode::NotDone, message));
+    }
     let pending = rows.iter().filter(|row| row.state.is_pending());
     if let Some(name) = &args.rerun {
         let chosen = assignment(name)?;

@@ -78,11 +78,10 @@ pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failur
                 (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)))
             }
             Ok(Verdict::Locked(holder)) => (Hurdle::Locked(holder), args.wait),
-            Err(Stop::Fault(fault)) if fault.class.is_passing() => {
+            Err(stop) if may_pass(&stop) => {
                 keyspace = None;
-                (Hurdle::Trouble(Stop::Fault(fault)), args.wait)
+                (Hurdle::Trouble(stop), args.wait)
             }
-            Err(Stop::LeaseLost | Stop::RunLost) if args.wait.is_some() => continue,
             Err(stop) => return Err(stop.into()),
         };
         let left = patience.map(|patience| patience.saturating_sub(began.elapsed())).unwrap_or_default();
@@ -95,6 +94,23 @@ pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failur
             () = tokio::time::sleep(pause) => {}
             () = desk.stop.cancelled() => return Err(Stop::Interrupted.into()),
         }
+    }
+}
+
+/// Whether time alone may cure it.
+fn may_pass(stop: &Stop) -> bool {
+    match stop {
+        Stop::Fault(fault) => fault.class.is_passing(),
+        Stop::LeaseLost
+        | Stop::RunLost
+        | Stop::Incomplete { .. }
+        | Stop::SourceChanging { .. }
+        | Stop::ReplicasMissing(_) => true,
+        Stop::Interrupted
+        | Stop::PreflightFailed(_)
+        | Stop::Conflicts(_)
+        | Stop::MarkUnproven { .. }
+        | Stop::NotVerified => false,
     }
 }
 
@@ -120,6 +136,23 @@ async fn look(desk: &Desk, gate: &Gate, keyspace: &mut Option<Keyspace>) -> Resu
         None => Keyspace::connect(desk.configuration.endpoint.clone(), session::CONNECTION_NAME).await?,
     };
     gate.look(keyspace.insert(connected)).await
+}
+
+/// Whether waiting may cure it.
+fn may_pass(stop: &Stop) -> bool {
+    match stop {
+        Stop::Fault(fault) => fault.class.is_passing(),
+        Stop::LeaseLost
+        | Stop::RunLost
+        | Stop::Incomplete { .. }
+        | Stop::SourceChanging { .. }
+        | Stop::ReplicasMissing(_) => true,
+        Stop::Interrupted
+        | Stop::PreflightFailed(_)
+        | Stop::Conflicts(_)
+        | Stop::MarkUnproven { .. }
+        | Stop::NotVerified => false,
+    }
 }
 
 fn pauses() -> impl Iterator<Item = Duration> {

@@ -107,7 +107,10 @@ impl Holder {
             },
             None => Self {
                 key,
-                name: escape(&held.value).chars().take(120).collect(),
+                name: match held.value.as_slice() {
+                    [] => "nobody that is known (a key of another type, or empty)".to_owned(),
+                    text => escape(text).chars().take(120).collect(),
+                },
                 migration: None,
                 operation: None,
                 since: None,

@@ -3,18 +3,25 @@
 //! Owns what each fact about the servers means for a migration: pure functions over facts, and the
 //! reading of those facts.
 
+use std::time::Duration;
+
 use crate::engine::assignment::Assignment;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
+use crate::keyspace::certificate::{CertificateEnd, Whose};
 use crate::keyspace::server::{Permission, ServerFacts};
 use crate::keyspace::topology::Topology;
 use crate::migrations::Rule;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
+use crate::model::time::UnixMillis;
 
 /// `PEXPIRETIME` and what the scripts build on came with 7.0.
 const OLDEST: (u32, u32, u32) = (7, 0, 0);
+
+/// A certificate that ends within this time is worth a warning.
+const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Share of the memory limit that copies may fill before a warning becomes an error, in percent.
 const MEMORY_WARNING: u64 = 80;
@@ -36,10 +43,27 @@ pub(super) async fn findings(
         findings.extend(checks.into_iter().flatten());
     }
     findings.extend(replicas(&facts, assignment.min_replicas));
+    findings.extend(keyspace.certificate_ends().await.iter().filter_map(|end| certificate(end, now())));
     if let Some(example) = example {
         findings.extend(permissions(keyspace, assignment, example).await?);
     }
     Ok(findings)
+}
+
+fn now() -> UnixMillis {
+    UnixMillis(jiff::Timestamp::now().as_millisecond())
+}
+
+fn certificate(end: &CertificateEnd, now: UnixMillis) -> Option<Finding> {
+    let whose = match &end.whose {
+        Whose::Server(node) => format!("the certificate of {node}"),
+        Whose::Ours => "our client certificate".to_owned(),
+    };
+    let left = end.not_after.0.saturating_sub(now.0);
+    (left < CERTIFICATE_WARNING.as_millis().try_into().unwrap_or(i64::MAX)).then(|| {
+        let message = format!("{whose} ends at {}; renew it in time", end.not_after);
+        Finding::warning(FindingCode::Certificate, message)
+    })
 }
 
 fn version(server: &ServerFacts) -> Option<Finding> {
@@ -214,6 +238,16 @@ mod tests {
         assert_eq!(eviction(&limited).map(|finding| finding.severity), Some(Severity::Error));
         let volatile = ServerFacts { eviction_policy: "volatile-ttl".into(), ..limited };
         assert_eq!(eviction(&volatile).map(|finding| finding.severity), Some(Severity::Error));
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_a_warning() {
+        let day = 24 * 3600 * 1000;
+        let ends = |days: i64| CertificateEnd { whose: Whose::Ours, not_after: UnixMillis(days * day) };
+        assert_eq!(certificate(&ends(15), UnixMillis(0)), None);
+        let soon = certificate(&ends(13), UnixMillis(0)).map(|it| (it.severity, it.message));
+        let message = "our client certificate ends at 1970-01-14T00:00:00Z; renew it in time".to_owned();
+        assert_eq!(soon, Some((Severity::Warning, message)));
     }
 
     #[test]

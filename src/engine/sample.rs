@@ -12,6 +12,9 @@ use crate::keyspace::Keyspace;
 use crate::model::report::VerifyReport;
 use crate::model::slot::SlotSet;
 
+/// Keys looked at together, however few entries are still wanted.
+const SMALLEST_BATCH: usize = 16;
+
 /// Compares the first `count` entries or a few more, spread over the primaries; writes nothing.
 ///
 /// # Errors
@@ -32,10 +35,14 @@ pub async fn compare_some(
         while report.processed() < wanted {
             control.check()?;
             let Some(page) = pages.next().await else { break };
-            for batch in page?.chunks(control.batch_size()) {
-                let missing = usize::try_from(wanted.saturating_sub(report.processed())).unwrap_or(usize::MAX);
-                let some = batch.iter().take(missing).cloned().collect();
-                report.merge(compare_batch(keyspace, assignment, control, some).await?);
+            let mut keys = page?;
+            while !keys.is_empty() && report.processed() < wanted {
+                let missing = usize::try_from(wanted - report.processed()).unwrap_or(usize::MAX);
+                // Not every key is an entry of the migration.
+                let look_at = missing.clamp(SMALLEST_BATCH, control.batch_size()).min(keys.len());
+                let rest = keys.split_off(look_at);
+                report.merge(compare_batch(keyspace, assignment, control, keys).await?);
+                keys = rest;
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::model::time::UnixMillis;
 pub struct Survey {
     /// The migration's mark.
     pub mark: Mark,
-    /// Name of the migration before it, if that has no mark yet.
+    /// Name of the migration before it, if that is not proven yet.
     pub predecessor_pending: Option<&'static str>,
     /// Why the migration never applies to this keyspace, if so.
     pub not_applicable: Option<&'static str>,
@@ -111,10 +111,11 @@ async fn predecessor_pending(keyspace: &Keyspace, assignment: &Assignment) -> Re
         return Ok(None);
     }
     let fields = keyspace.hash(&assignment.state_keys().mark(predecessor.name())).await?;
-    // Another tool's mark is enough here: it says that the application has moved on to the current keys.
+    // Behind another tool's mark that proves false, what it is to bring is still to come, and would miss this one.
     Ok(match Mark::from_fields(&fields) {
-        Mark::Absent => Some(predecessor.name()),
-        Mark::Unstamped | Mark::Stamped(_) | Mark::NotApplicable => None,
+        Mark::Absent | Mark::Unstamped => Some(predecessor.name()),
+        Mark::Stamped(stamp) if !stamp.is_for(&assignment.terms.parameters) => Some(predecessor.name()),
+        Mark::Stamped(_) | Mark::NotApplicable => None,
     })
 }
 

@@ -145,11 +145,11 @@ pub async fn compare(
 /// Stamps another tool's mark after a complete pass found no source without a target.
 ///
 /// # Errors
-/// Whatever kept Redis from answering.
+/// [`Stop::RunLost`] if the mark does not stand any more; whatever kept Redis from answering.
 pub async fn stamp(writer: &Writer, assignment: &Assignment, plan_hash: &str, now: UnixMillis) -> Result<(), Stop> {
     wait_for_replicas(writer, assignment).await?;
-    writer.stamp_mark(&assignment.mark_key(), &journal::stamp(assignment, plan_hash, now)).await?;
-    Ok(())
+    let stamp = journal::stamp(assignment, plan_hash, now);
+    if writer.stamp_mark(&assignment.mark_key(), &stamp).await? { Ok(()) } else { Err(Stop::RunLost) }
 }
 
 pub(super) async fn wait_for_replicas(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {

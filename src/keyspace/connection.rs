@@ -56,10 +56,27 @@ pub(super) async fn open(endpoint: &RedisEndpoint, node: &NodeAddress, name: &st
     let mut inner = client
         .get_multiplexed_async_connection_with_config(&config(endpoint, node))
         .await
-        .map_err(|error| fault(&error))?;
-    redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<()>(&mut inner).await.map_err(|error| fault(&error))?;
+        .map_err(|error| unanswered(endpoint, &error, fault(&error)))?;
+    redis::cmd("CLIENT")
+        .arg("SETNAME")
+        .arg(name)
+        .query_async::<()>(&mut inner)
+        .await
+        .map_err(|error| unanswered(endpoint, &error, fault(&error)))?;
     let info: String = redis::cmd("CLIENT").arg("INFO").query_async(&mut inner).await.map_err(|error| fault(&error))?;
     Ok(Connection { inner, identity: Identity::parse(&info) })
+}
+
+/// A server that speaks TLS where we do not, or the reverse, says so by silence only.
+fn unanswered(endpoint: &RedisEndpoint, error: &redis::RedisError, fault: Fault) -> Fault {
+    let class = match (&endpoint.tls, fault.class) {
+        (_, FaultClass::Connection) if !error.is_connection_refusal() && error.is_connection_dropped() => {
+            FaultClass::ClosedAtOnce
+        }
+        (Some(_), FaultClass::Timeout) => FaultClass::TlsUnanswered,
+        (_, class) => class,
+    };
+    Fault { class, ..fault }
 }
 
 fn config(endpoint: &RedisEndpoint, node: &NodeAddress) -> AsyncConnectionConfig {

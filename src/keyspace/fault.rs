@@ -34,6 +34,12 @@ pub enum FaultClass {
     Timeout,
     /// No connection, or it broke; the outcome is unknown.
     Connection,
+    /// The host's name can't be resolved.
+    UnknownHost,
+    /// A connection was closed before the server answered anything on it.
+    ClosedAtOnce,
+    /// A connection with TLS was not answered.
+    TlsUnanswered,
     /// The memory limit is reached (`OOM`).
     OutOfMemory,
     /// Writes are refused since a snapshot failed (`MISCONF`).
@@ -44,7 +50,15 @@ pub enum FaultClass {
     NotPermitted,
     /// Credentials are missing or wrong (`NOAUTH`, `WRONGPASS`).
     AuthenticationFailed,
-    /// The certificate of the server, or ours, was not accepted.
+    /// The server's certificate has expired, or is not valid yet.
+    CertificateExpired,
+    /// The server's certificate comes from no authority that we trust.
+    CertificateUntrusted,
+    /// The server's certificate is for other names.
+    CertificateName,
+    /// The server wants a client certificate, or does not accept ours.
+    ClientCertificate,
+    /// TLS failed otherwise.
     TlsFailed,
     /// A command's keys lie in different slots (`CROSSSLOT`): a defect of ours.
     CrossSlot,
@@ -89,7 +103,14 @@ impl FaultClass {
     pub fn remedy(self) -> Remedy {
         match self {
             Self::TryAgain | Self::Loading | Self::Busy => Remedy::Wait,
-            Self::Moved | Self::ClusterDown | Self::ReadOnly | Self::Timeout | Self::Connection => Remedy::Relearn,
+            Self::Moved
+            | Self::ClusterDown
+            | Self::ReadOnly
+            | Self::Timeout
+            | Self::Connection
+            | Self::UnknownHost
+            | Self::ClosedAtOnce
+            | Self::TlsUnanswered => Remedy::Relearn,
             Self::Ask => Remedy::AskOther,
             Self::NoScript => Remedy::LoadScripts,
             Self::OutOfMemory
@@ -97,6 +118,10 @@ impl FaultClass {
             | Self::TooFewReplicas
             | Self::NotPermitted
             | Self::AuthenticationFailed
+            | Self::CertificateExpired
+            | Self::CertificateUntrusted
+            | Self::CertificateName
+            | Self::ClientCertificate
             | Self::TlsFailed
             | Self::CrossSlot
             | Self::PayloadVersion
@@ -138,7 +163,16 @@ impl FaultClass {
             Self::TooFewReplicas => "Redis refuses writes for want of replicas; bring them back",
             Self::NotPermitted => "the Redis user lacks a permission; compare it with the ACL in the README",
             Self::AuthenticationFailed => "Redis refused the credentials; check username and password",
-            Self::TlsFailed => "TLS failed; check CA, certificate and server name",
+            Self::UnknownHost => "the host name can't be resolved; check it, and the name server",
+            Self::ClosedAtOnce => "the server closed the connection at once; it may want TLS, or a client certificate",
+            Self::TlsUnanswered => "the server did not answer in TLS; check that it speaks TLS at this port",
+            Self::CertificateExpired => "the server's certificate has expired, or is not valid yet; renew it",
+            Self::CertificateUntrusted => "the server's certificate comes from no trusted authority; check the CA",
+            Self::CertificateName => "the server's certificate is for other names; check host and server name",
+            Self::ClientCertificate => {
+                "the server wants a client certificate that it trusts; check certificate and key"
+            }
+            Self::TlsFailed => "TLS failed; check that the server speaks TLS at this port, and its certificate",
             Self::CrossSlot => "keys of one command lie in different slots; report this",
             Self::PayloadVersion => "nodes run versions whose payloads do not fit; finish the Redis upgrade first",
             Self::TargetExists => "the target key exists already",
@@ -209,8 +243,7 @@ fn class_of(error: &RedisError) -> FaultClass {
     }
     match error.kind() {
         ErrorKind::AuthenticationFailed => FaultClass::AuthenticationFailed,
-        ErrorKind::Io if is_tls(error) => FaultClass::TlsFailed,
-        ErrorKind::Io => FaultClass::Connection,
+        ErrorKind::Io => class_of_text(&error.to_string()),
         ErrorKind::InvalidClientConfig => FaultClass::TlsFailed,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => FaultClass::UnexpectedAnswer,
         ErrorKind::Server(_) | ErrorKind::Extension => {
@@ -268,9 +301,26 @@ fn class_within(detail: &str) -> FaultClass {
     }
 }
 
-fn is_tls(error: &RedisError) -> bool {
-    let text = error.to_string().to_lowercase();
-    ["certificate", "tls", "handshake", "invaliddata", "alert"].iter().any(|word| text.contains(word))
+/// What the operating system and TLS say only in words.
+fn class_of_text(text: &str) -> FaultClass {
+    let text = text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["lookup address", "name or service not known", "nodename nor servname", "resolve"]) {
+        FaultClass::UnknownHost
+    } else if says(&["invalid peer certificate: expired", "certificate expired", "notvalidyet", "not valid yet"]) {
+        FaultClass::CertificateExpired
+    } else if says(&["notvalidforname", "not valid for name"]) {
+        FaultClass::CertificateName
+    } else if says(&["received fatal alert"]) && says(&["certificate", "unknownca", "accessdenied", "handshakefailure"])
+    {
+        FaultClass::ClientCertificate
+    } else if says(&["invalid peer certificate", "unknownissuer"]) {
+        FaultClass::CertificateUntrusted
+    } else if says(&["certificate", "tls", "handshake", "corrupt message", "invalidcontenttype", "alert"]) {
+        FaultClass::TlsFailed
+    } else {
+        FaultClass::Connection
+    }
 }
 
 #[cfg(test)]
@@ -290,6 +340,22 @@ mod tests {
             ("SOMETHING", "", FaultClass::Refused),
         ] {
             assert_eq!(class_of_code(code, detail), class, "{code} {detail}");
+        }
+    }
+
+    #[test]
+    fn words_have_their_class() {
+        for (text, class) in [
+            ("failed to lookup address information: Name or service not known", FaultClass::UnknownHost),
+            ("invalid peer certificate: certificate expired: verification time 1", FaultClass::CertificateExpired),
+            ("invalid peer certificate: UnknownIssuer", FaultClass::CertificateUntrusted),
+            ("invalid peer certificate: certificate not valid for name \"a\"", FaultClass::CertificateName),
+            ("received fatal alert: CertificateRequired", FaultClass::ClientCertificate),
+            ("received fatal alert: UnknownCA", FaultClass::ClientCertificate),
+            ("received corrupt message of type InvalidContentType", FaultClass::TlsFailed),
+            ("broken pipe", FaultClass::Connection),
+        ] {
+            assert_eq!(class_of_text(text), class, "{text}");
         }
     }
 

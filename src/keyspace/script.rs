@@ -125,10 +125,14 @@ pub(super) static RENEW_LOCK: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS` lock, `ARGV` value → 1 if it was ours and is gone.
+/// `KEYS` lock, `ARGV` value → 1 if it was ours and is gone. A key of another type has the value ''.
 pub(super) static RELEASE_LOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+        "local kind = redis.call('TYPE', KEYS[1]).ok
+         if kind == 'none' then return 0 end
+         local held = ''
+         if kind == 'string' then held = redis.call('GET', KEYS[1]) end
+         if held ~= ARGV[1] then return 0 end
          return redis.call('DEL', KEYS[1])",
     )
 });

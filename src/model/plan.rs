@@ -78,9 +78,11 @@ impl Terms {
         let mut findings: Vec<String> = seen
             .findings
             .iter()
-            // Notes decide nothing, and these two warnings come and go by themselves; as errors they block anyway.
+            // Notes decide nothing, and these warnings come and go by themselves; as errors they block anyway.
             .filter(|finding| finding.severity > Severity::Note)
-            .filter(|finding| !matches!(finding.code, FindingCode::Memory | FindingCode::OpenSlots))
+            .filter(|finding| {
+                !matches!(finding.code, FindingCode::Memory | FindingCode::OpenSlots | FindingCode::Certificate)
+            })
             .map(|finding| finding.code.to_string())
             .collect();
         findings.sort();

@@ -54,7 +54,7 @@ pub fn retry_after(reason: Reason) -> Duration {
 pub fn beginning(step: Step) -> Verdict {
     let message = match step {
         Step::Plan => "reading the keyspace; nothing is written",
-        Step::Apply => "copying entries to their targets; the old version of Outpost must not write any more",
+        Step::Apply => "bringing entries to where they belong; the old version of Outpost must not write any more",
         Step::Verify => "comparing every entry by value",
         Step::Cleanup => "removing originals that equal their targets",
     };
@@ -76,7 +76,7 @@ pub fn done(outcome: &Outcome) -> Verdict {
 fn planned(plan: &Plan) -> Verdict {
     let seen = &plan.seen;
     let message = format!(
-        "{} entries to copy, {} copied already, {} conflicts, {} unmigrated keys",
+        "{} entries to migrate, {} migrated already, {} conflicts, {} unmigrated keys",
         seen.to_copy(),
         seen.already_migrated,
         seen.conflicts,
@@ -91,8 +91,12 @@ fn planned(plan: &Plan) -> Verdict {
 
 fn applied(report: &ApplyReport) -> Verdict {
     let message = format!(
-        "{} entries copied, {} were there already, {} replaced, {} targets kept, {} ended meanwhile",
-        report.copied, report.already_migrated, report.replaced, report.conflicts, report.ended
+        "{} entries migrated, {} were so already, {} replaced, {} targets kept, {} ended meanwhile",
+        report.copied + report.changed,
+        report.already_migrated,
+        report.replaced,
+        report.conflicts,
+        report.ended
     );
     Verdict::new(Reason::Progressing, format!("applied: {message}")).reached(
         TargetPhase::Applied,
@@ -102,7 +106,7 @@ fn applied(report: &ApplyReport) -> Verdict {
 }
 
 fn verified(report: &VerifyReport) -> Verdict {
-    let message = format!("{} entries equal their originals; the mark is written", report.equal);
+    let message = format!("{} entries are as they should be; the mark is written", report.equal);
     Verdict::new(Reason::Progressing, format!("verified: {message}"))
         .reached(TargetPhase::Applied, Reason::Complete, "every entry is at its target")
         .reached(TargetPhase::Verified, Reason::Complete, message)
@@ -110,7 +114,7 @@ fn verified(report: &VerifyReport) -> Verdict {
 
 fn compared(report: &VerifyReport) -> Verdict {
     let message = format!(
-        "{} originals equal their targets, {} are diverged since the application went on living",
+        "{} entries are as they should be, {} are diverged since the application went on living",
         report.equal, report.different
     );
     Verdict::new(Reason::Progressing, format!("compared again: {message}"))
@@ -147,7 +151,7 @@ pub fn waiting(wait: Wait, request: &MigrationRequest, hold: &Hold, not_before: 
             let missing = plan.map(|plan| plan.seen.to_copy()).unwrap_or_default();
             let hash = plan.map(|plan| plan.hash.to_string()).unwrap_or_default();
             let message = format!(
-                "another tool marked this migration applied, but {missing} entries have no target; to copy them \
+                "another tool marked this migration applied, but {missing} entries are not migrated; to migrate them \
                  (deleted ones among them would return), set spec.approval.planHash to {hash}"
             );
             Verdict::new(Reason::MarkUnproven, message)
@@ -174,7 +178,10 @@ pub fn waiting(wait: Wait, request: &MigrationRequest, hold: &Hold, not_before: 
         }
         Wait::Predecessor => {
             let name = hold.survey.predecessor_pending.unwrap_or("the migration before");
-            Verdict::new(Reason::PredecessorPending, format!("{name} has no mark yet; migrate it first"))
+            Verdict::new(
+                Reason::PredecessorPending,
+                format!("{name} comes first and is not proven yet; migrate it, this goes on by itself then"),
+            )
         }
     }
 }
@@ -321,7 +328,7 @@ pub fn barred(barrier: &Barrier, redis: &RedisTarget) -> Verdict {
         Barrier::Held(holder) => {
             let message = format!(
                 "the Redis lock is held by {holder}; waiting. If nobody works there any more, it ends by itself; \
-                 one that never ends has to be deleted by hand"
+                 `outpost-migrate-redis unlock` takes one away that never ends"
             );
             Verdict::new(Reason::LockHeld, message)
         }
@@ -332,6 +339,10 @@ pub fn barred(barrier: &Barrier, redis: &RedisTarget) -> Verdict {
                 Stop::Fault(Fault {
                     class:
                         class @ (FaultClass::ClusterMode
+                        | FaultClass::CertificateExpired
+                        | FaultClass::CertificateUntrusted
+                        | FaultClass::CertificateName
+                        | FaultClass::ClientCertificate
                         | FaultClass::TlsFailed
                         | FaultClass::UnknownCommand
                         | FaultClass::PersistenceFailing),
@@ -400,6 +411,13 @@ fn reason_of_fault(class: FaultClass) -> Reason {
         | FaultClass::Disturbed
         | FaultClass::Connection
         | FaultClass::PersistenceFailing
+        | FaultClass::UnknownHost
+        | FaultClass::ClosedAtOnce
+        | FaultClass::TlsUnanswered
+        | FaultClass::CertificateExpired
+        | FaultClass::CertificateUntrusted
+        | FaultClass::CertificateName
+        | FaultClass::ClientCertificate
         | FaultClass::TlsFailed
         | FaultClass::CrossSlot
         | FaultClass::PayloadVersion

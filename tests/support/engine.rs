@@ -87,6 +87,20 @@ impl Bench {
         self
     }
 
+    /// The engine, told of another migration.
+    pub fn migration(mut self, name: &str) -> Self {
+        self.assignment.migration = self.assignment.registry.get(name).expect("a known migration");
+        self.assignment.terms.migration = name.to_owned();
+        self
+    }
+
+    /// Every key carries a deployment id.
+    pub fn deployment(mut self, id: Option<&str>) -> Self {
+        self.assignment.scope.deployment_id = id.map(str::to_owned);
+        self.assignment.terms.deployment_id = id.unwrap_or_default().to_owned();
+        self
+    }
+
     pub async fn keyspace(&self) -> Connected {
         Connected::connect(self.endpoint.clone(), "test").await.expect("a connection")
     }
@@ -95,7 +109,7 @@ impl Bench {
         LockRequest {
             keys: self.assignment.state_keys().locks(),
             holder: "test".to_owned(),
-            migration: "001_hash_tags".to_owned(),
+            migration: self.assignment.terms.migration.clone(),
             operation: "apply".to_owned(),
             life: self.life,
             resource_uid: None,
@@ -365,9 +379,8 @@ pub fn entries(keyspace: &Keyspace) -> impl Iterator<Item = Entry> {
 
 /// Keys of marks, runs, locks and staging.
 pub fn is_state(key: &[u8]) -> bool {
-    ["outpost:migration", ".outpost:migration", "{outpost:migration"]
-        .iter()
-        .any(|prefix| key.starts_with(prefix.as_bytes()))
+    let name = b"outpost:migration";
+    key.windows(name.len()).any(|window| window == name)
 }
 
 /// `tenant:{id}:tenant` → `{tenant:id}`, `tenant:{id}:x` → `{tenant:id}:x`.

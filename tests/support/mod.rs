@@ -11,6 +11,7 @@
 #![allow(unreachable_pub)]
 
 pub mod certificates;
+pub mod command_line;
 pub mod control_plane;
 pub mod engine;
 pub mod events;
@@ -20,6 +21,7 @@ pub mod generator;
 pub mod load;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod redis_client;
 pub mod redis_cluster;
 pub mod redis_server;
