@@ -2,9 +2,10 @@
 # Installs what the tests and the demo need and this machine lacks: Debian packages by apt-get. Says what it
 # installs; installs nothing that is there already.
 #
-# Usage: tests/install.sh [e2e]
+# Usage: tests/install.sh [e2e] [chart]
 #
-#   e2e  also what the end-to-end test's node and the image take
+#   e2e    also what the end-to-end test's node and the image take
+#   chart  also what the checks of the Helm chart take
 set -euo pipefail
 
 # Program and the Debian package that brings it.
@@ -14,6 +15,7 @@ e2e_programs=(
   ip:iproute2 buildah:buildah musl-gcc:musl-tools busybox:busybox-static jq:jq shellcheck:shellcheck
   pgrep:procps python3:python3-venv /etc/ssl/certs/ca-certificates.crt:ca-certificates
 )
+chart_programs=(promtool:prometheus lua5.4:lua5.4 shellcheck:shellcheck)
 
 say() { printf 'install: %s\n' "$*" >&2; }
 
@@ -57,9 +59,11 @@ install_packages() {
 
 command -v cargo >/dev/null || die 'Rust is needed: see https://rustup.rs'
 command -v go >/dev/null || die 'Go is needed, to build kube-apiserver: see https://go.dev/doc/install'
-case ${1-} in
-  '') ;;
-  e2e) programs+=("${e2e_programs[@]}") ;;
-  *) die "usage: tests/install.sh [e2e]" ;;
-esac
+for part in "$@"; do
+  case $part in
+    e2e) programs+=("${e2e_programs[@]}") ;;
+    chart) programs+=("${chart_programs[@]}") ;;
+    *) die "usage: tests/install.sh [e2e] [chart]" ;;
+  esac
+done
 install_packages

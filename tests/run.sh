@@ -21,7 +21,7 @@ install_cargo_deny() {
 }
 
 step 'what is needed'
-tests/install.sh e2e
+tests/install.sh e2e chart
 for component in rustfmt clippy; do
   cargo "${component#rust}" --version >/dev/null 2>&1 || rustup component add "$component"
 done
@@ -47,6 +47,9 @@ tests/kubernetes/build.sh >/dev/null
 
 step 'tests'
 cargo test --locked --no-fail-fast
+
+step 'Helm chart'
+tests/chart/run.sh
 
 step 'end to end'
 tests/e2e/run.sh

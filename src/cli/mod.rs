@@ -15,6 +15,7 @@ mod operator;
 mod plan;
 mod progress;
 mod prompt;
+mod ready;
 mod screen;
 mod session;
 mod status;
@@ -93,6 +94,8 @@ pub enum Command {
     Status,
     /// Run the Kubernetes operator
     Operator(operator::OperatorArgs),
+    /// Ask whether an operator is ready, by its /readyz
+    Ready(ready::ReadyArgs),
     /// Print the `CustomResourceDefinition` of `RedisMigration`
     Crd,
     /// Print a completion script for a shell
@@ -127,6 +130,7 @@ impl Cli {
     pub async fn run(self, stop: CancellationToken) -> Result<ExitCode, Failure> {
         match self.command {
             Command::Operator(args) => return Box::pin(operator::run(args, &self.configuration, stop)).await,
+            Command::Ready(args) => return ready::run(&args).await,
             Command::Crd => return crd::run(),
             Command::Completions(args) => return completions::run(&args),
             Command::Man => return man::run(),
@@ -150,7 +154,9 @@ impl Cli {
             Command::Cleanup(args) => Box::pin(cleanup::run(&desk, &args)).await,
             Command::Unlock(args) => Box::pin(unlock::run(&desk, &args)).await,
             Command::Status => Box::pin(status::run(&desk)).await,
-            Command::Operator(_) | Command::Crd | Command::Completions(_) | Command::Man => Ok(ExitCode::Done),
+            Command::Operator(_) | Command::Ready(_) | Command::Crd | Command::Completions(_) | Command::Man => {
+                Ok(ExitCode::Done)
+            }
         }
     }
 }

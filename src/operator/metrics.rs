@@ -42,6 +42,13 @@ struct PhaseLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    namespace: String,
+    name: String,
+    reason: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     namespace: String,
     name: String,
@@ -67,6 +74,7 @@ impl EncodeLabelValue for Word {
 pub struct Metrics {
     registry: Registry,
     phase: Family<PhaseLabels, Gauge>,
+    reason: Family<ReasonLabels, Gauge>,
     processed: Family<StepLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     lock_held: Family<ResourceLabels, Gauge>,
@@ -82,6 +90,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("outpost_migrate");
         let metrics = Self {
             phase: Family::default(),
+            reason: Family::default(),
             processed: Family::default(),
             failures: Family::default(),
             lock_held: Family::default(),
@@ -91,6 +100,7 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("phase", "Phase of a RedisMigration: 1 for the one it is in", metrics.phase.clone());
+        registry.register("reason", "Reason of a RedisMigration's Ready condition: 1", metrics.reason.clone());
         registry.register("entries_processed", "Source entries dealt with, by step", metrics.processed.clone());
         registry.register("failures", "Attempts that ended without being done, by reason", metrics.failures.clone());
         registry.register(
@@ -110,6 +120,10 @@ impl Metrics {
             Unit::Seconds,
             metrics.reconciles.clone(),
         );
+        // From zero on, or the first failure would be no increase.
+        for reason in Reason::ALL.into_iter().filter(|reason| reason.is_trouble()) {
+            metrics.failures.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc_by(0);
+        }
         Self { registry, ..metrics }
     }
 
@@ -127,6 +141,18 @@ impl Metrics {
     pub fn in_phase(&self, resource: &ResourceLabels, phase: Phase) {
         for each in Phase::ALL {
             self.phase.get_or_create(&phase_labels(resource, each)).set(i64::from(each == phase));
+        }
+    }
+
+    /// A resource's Ready condition has this reason; a resource without the condition has none.
+    pub fn stands(&self, resource: &ResourceLabels, current: Option<&str>) {
+        for reason in
+            Reason::ALL.map(|reason| reason.to_string()).iter().filter(|reason| Some(reason.as_str()) != current)
+        {
+            self.reason.remove(&reason_labels(resource, reason));
+        }
+        if let Some(reason) = current {
+            self.reason.get_or_create(&reason_labels(resource, reason)).set(1);
         }
     }
 
@@ -167,6 +193,7 @@ impl Metrics {
         for phase in Phase::ALL {
             self.phase.remove(&phase_labels(resource, phase));
         }
+        self.stands(resource, None);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for step in Step::ALL {
             let labels = step_labels(resource, step);
@@ -188,6 +215,10 @@ fn phase_labels(resource: &ResourceLabels, phase: Phase) -> PhaseLabels {
     PhaseLabels { namespace: resource.namespace.clone(), name: resource.name.clone(), phase: Word(phase.to_string()) }
 }
 
+fn reason_labels(resource: &ResourceLabels, reason: &str) -> ReasonLabels {
+    ReasonLabels { namespace: resource.namespace.clone(), name: resource.name.clone(), reason: Word(reason.to_owned()) }
+}
+
 fn step_labels(resource: &ResourceLabels, step: Step) -> StepLabels {
     StepLabels { namespace: resource.namespace.clone(), name: resource.name.clone(), step: Word(step.to_string()) }
 }
@@ -201,6 +232,8 @@ mod tests {
         let metrics = Metrics::new();
         let resource = ResourceLabels::new("outpost", "hash-tags");
         metrics.in_phase(&resource, Phase::Applying);
+        metrics.stands(&resource, Some("LockHeld"));
+        metrics.stands(&resource, Some("Progressing"));
         metrics.progress(&resource, &Progress { processed: 5, ..Progress::begin(Step::Apply, Some(9)) });
         metrics.progress(&resource, &Progress { processed: 7, ..Progress::begin(Step::Apply, Some(9)) });
         metrics.holds_lock(&resource, true);
@@ -211,13 +244,16 @@ mod tests {
         for line in [
             "outpost_migrate_phase{namespace=\"outpost\",name=\"hash-tags\",phase=\"Applying\"} 1",
             "outpost_migrate_entries_processed_total{namespace=\"outpost\",name=\"hash-tags\",step=\"apply\"} 7",
+            "outpost_migrate_reason{namespace=\"outpost\",name=\"hash-tags\",reason=\"Progressing\"} 1",
             "outpost_migrate_failures_total{reason=\"OutOfMemory\"} 1",
+            "outpost_migrate_failures_total{reason=\"Conflicts\"} 0",
             "outpost_migrate_lock_held{namespace=\"outpost\",name=\"hash-tags\"} 1",
             "outpost_migrate_plan_copies_bytes{namespace=\"outpost\",name=\"hash-tags\"} 10",
             "outpost_migrate_reconcile_duration_seconds_count 1",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+        assert!(!text.contains("LockHeld\"} 1"), "one reason at a time");
         metrics.forget(&resource);
         assert!(!metrics.render().expect("text").contains("hash-tags"));
     }

@@ -16,7 +16,7 @@ use crate::api::v1alpha1::RedisMigration;
 use crate::model::plan::PLAN_VERSION;
 use crate::model::time::UnixMillis;
 use crate::operator::Context;
-use crate::operator::case::{Case, Observed, until};
+use crate::operator::case::{Case, Observed, ready_reason, until};
 use crate::operator::decide::{Decision, LastWord, decide};
 use crate::operator::worker::{Order, Report, Worker};
 
@@ -78,6 +78,7 @@ async fn look(object: &RedisMigration, context: &Arc<Context>) -> Result<Action,
         return Ok(Action::await_change());
     }
     let case = Case { context, api, resource, status };
+    context.metrics.stands(&case.labels(), ready_reason(&case.status).as_deref());
     match MigrationRequest::from_resource(&case.resource, &context.settings.registry, &context.settings.allowed_hosts) {
         Err(rejected) => case.reject(&Verdict::new(rejected.reason(), rejected.to_string())).await,
         Ok(request) => case.proceed(&request).await,
