@@ -86,6 +86,8 @@ pub enum Why {
 enum Readiness {
     Applied,
     Unmarked,
+    /// An initialisation began to mark it and did not end.
+    Claimed,
     NotApplicableButUnmarked,
     OtherParameters,
     Unproven,
@@ -96,9 +98,10 @@ fn readiness(standing: &Standing, parameters: &str, trust_marks: bool) -> Readin
         (Mark::NotApplicable, _) | (Mark::Stamped(_) | Mark::Unstamped, Some(_)) => Readiness::Applied,
         (Mark::Stamped(stamp), None) if stamp.is_for(parameters) => Readiness::Applied,
         (Mark::Stamped(_), None) => Readiness::OtherParameters,
-        (Mark::Unstamped, None) if trust_marks && !standing.is_claimed => Readiness::Applied,
+        (Mark::Unstamped, None) if trust_marks => Readiness::Applied,
         (Mark::Unstamped, None) => Readiness::Unproven,
         (Mark::Absent, Some(_)) => Readiness::NotApplicableButUnmarked,
+        (Mark::Absent, None) if standing.is_claimed => Readiness::Claimed,
         (Mark::Absent, None) => Readiness::Unmarked,
     }
 }
@@ -117,7 +120,7 @@ struct JudgedMarks {
 
 /// Whether a mark of this kind may have to be written, stamped or withdrawn.
 fn may_write(readiness: Readiness) -> bool {
-    matches!(readiness, Readiness::Unproven | Readiness::NotApplicableButUnmarked)
+    matches!(readiness, Readiness::Unproven | Readiness::Claimed | Readiness::NotApplicableButUnmarked)
 }
 
 impl Gate {
@@ -173,10 +176,9 @@ impl Gate {
 
     /// Only a keyspace that lacks a mark, or whose initialisation did not end, can be fresh.
     async fn may_be_fresh(&self, keyspace: &Keyspace, open: &[Open<'_>]) -> Result<bool, Stop> {
-        let lacks_mark = open.iter().any(|(_, standing, readiness)| match readiness {
-            Readiness::Unmarked | Readiness::NotApplicableButUnmarked => true,
-            Readiness::Unproven => standing.is_claimed,
-            Readiness::Applied | Readiness::OtherParameters => false,
+        let lacks_mark = open.iter().any(|(_, _, readiness)| match readiness {
+            Readiness::Unmarked | Readiness::Claimed | Readiness::NotApplicableButUnmarked => true,
+            Readiness::Unproven | Readiness::Applied | Readiness::OtherParameters => false,
         });
         Ok(lacks_mark && emptiness::is_empty(keyspace, &self.scope.entity_prefixes(), &self.stop).await?)
     }
@@ -206,7 +208,13 @@ impl Gate {
         }
         let seen = self.judge_marks(keyspace, None).await?;
         if !seen.is_to_write {
-            return Ok(Verdict::Pending(seen.pending));
+            // Somebody else may have stamped meanwhile what was open before.
+            let is_current = seen.pending.is_empty();
+            return Ok(if is_current {
+                Verdict::Current { initialised: false }
+            } else {
+                Verdict::Pending(seen.pending)
+            });
         }
         let lease = match self.take_lock(keyspace).await? {
             Taken::Ours(lease) => lease,
@@ -236,9 +244,20 @@ impl Gate {
             let (assignment, standing, readiness) = open;
             let found = match readiness {
                 Readiness::Unproven => {
-                    let entries = if is_behind_pending { None } else { Some(self.unapplied(keyspace, open).await?) };
-                    all.is_to_write |= entries == Some(0) || standing.is_claimed;
-                    self.settle_mark(writer, open, entries).await?
+                    let entries = if is_behind_pending {
+                        None
+                    } else {
+                        Some(self.unapplied(keyspace, writer, assignment).await?)
+                    };
+                    all.is_to_write |= entries == Some(0);
+                    pending(open, entries).filter(|_| entries != Some(0))
+                }
+                Readiness::Claimed => {
+                    all.is_to_write = true;
+                    if let Some(writer) = writer {
+                        init::withdraw(writer, assignment).await?;
+                    }
+                    pending(open, None)
                 }
                 Readiness::NotApplicableButUnmarked => {
                     all.is_to_write = true;
@@ -256,33 +275,21 @@ impl Gate {
         Ok(all)
     }
 
-    /// How many entries show that a migration was not applied.
-    async fn unapplied(&self, keyspace: &Keyspace, (assignment, ..): &Open<'_>) -> Result<u64, Stop> {
-        let control = Control::of(self.stop.clone());
-        Ok(verify::compare(keyspace, assignment, &control, None).await?.unapplied)
-    }
-
-    /// What an unproven mark comes to, by the entries that show that it is false (`None`: not counted).
-    async fn settle_mark(
+    /// How many entries show that a migration was not applied; with a writer, the mark is stamped if there are none.
+    async fn unapplied(
         &self,
+        keyspace: &Keyspace,
         writer: Option<&Writer>,
-        open: &Open<'_>,
-        entries: Option<u64>,
-    ) -> Result<Option<Pending>, Stop> {
-        let (assignment, standing, _) = open;
-        match (writer, entries) {
-            (None, Some(0)) => return Ok(None),
-            (Some(writer), Some(0)) => {
-                verify::stamp(writer, assignment, plan_hash(assignment).as_str(), (self.now)()).await?;
-                return Ok(None);
+        assignment: &Assignment,
+    ) -> Result<u64, Stop> {
+        let control = Control::of(self.stop.clone());
+        match writer {
+            None => Ok(verify::compare(keyspace, assignment, &control, None).await?.unapplied),
+            Some(writer) => {
+                let hash = plan_hash(assignment);
+                verify::prove_mark(writer, assignment, &control, hash.as_str(), (self.now)()).await
             }
-            (Some(writer), _) if standing.is_claimed => {
-                init::withdraw(writer, assignment).await?;
-            }
-            (Some(_) | None, _) => {}
         }
-        let why = if standing.is_claimed { Why::NotApplied } else { Why::Unproven { entries } };
-        Ok(Some(Pending { migration: standing.migration.name(), why }))
     }
 
     async fn take_lock(&self, keyspace: &Keyspace) -> Result<Taken, Stop> {
@@ -303,7 +310,7 @@ fn pending((_, standing, readiness): &Open<'_>, entries: Option<u64>) -> Option<
     let why = match readiness {
         // Its mark is written as soon as the lock is free; nothing is to be applied.
         Readiness::Applied | Readiness::NotApplicableButUnmarked => return None,
-        Readiness::Unmarked => Why::NotApplied,
+        Readiness::Unmarked | Readiness::Claimed => Why::NotApplied,
         Readiness::OtherParameters => Why::OtherParameters,
         Readiness::Unproven => Why::Unproven { entries },
     };

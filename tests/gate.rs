@@ -16,14 +16,14 @@ use support::engine::{Bench, Expected, LOCKS, is_state, run_on_owner};
 use support::events::Events;
 use support::fixture::read_fixture;
 use support::load::load;
-use support::process::Process;
+use support::process::{Process, Signal};
 use support::proxy::Proxy;
 use support::redis_client::{Endpoint, slot};
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
 use support::snapshot::snapshot;
 use support::value::{Entry, Keyspace, Value};
-use support::wait::{eventually, eventually_true};
+use support::wait::eventually_true;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_outpost-migrate-redis");
 const MIGRATIONS: [&str; 3] = ["001_hash_tags", "002_timestamps", "003_entity"];
@@ -694,7 +694,7 @@ async fn an_init_that_is_stopped_politely_gives_the_lock_back() {
     let line = command_line(&proxy.endpoint());
     let init = line.start(&["init", "--current"]);
     proxy.wait_caught().await;
-    init.signal(support::process::Signal::TERM);
+    init.signal(Signal::TERM);
     // The signal is on its way before the request goes on; it ends with the step under way.
     proxy.let_go();
     let ran = CommandLine::end(&init).await;
@@ -711,25 +711,20 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 /// Replicas have to hold a mark before the gate opens on it.
 #[tokio::test]
-async fn without_replicas_nothing_is_initialised_and_the_next_completes_it() {
+async fn missing_replicas_keep_the_gate_shut_and_are_waited_for() {
     let cluster = Cluster::start(3, 1, Options::default()).await;
     let redis = cluster.endpoint();
-    for node in 3..6 {
-        cluster.signal(node, support::process::Signal::STOP);
-    }
-    let ran = current(&redis).await;
-    for node in 3..6 {
-        cluster.signal(node, support::process::Signal::CONT);
-    }
-    ran.assert_code(1).assert_said("replicas");
-    let left = marks(&redis).await;
-    assert!(left.values().all(|fields| !fields.contains_key("init_token")), "stamped without replicas: {left:?}");
-    cluster.wait_settled().await;
-    let done = eventually(Duration::from_secs(60), "replicas are back", async || {
-        let ran = current(&redis).await;
-        (ran.code == Some(0)).then_some(ran)
-    })
-    .await;
-    done.assert_said("Initialised");
+    (3..6).for_each(|node| cluster.signal(node, Signal::STOP));
+    let line = command_line(&redis);
+    line.run(&["init", "--current"]).await.assert_code(1).assert_said("replicas");
+    let unstamped = async || marks(&redis).await.values().all(|fields| !fields.contains_key("init_token"));
+    assert!(unstamped().await, "stamped without replicas");
+
+    let waiting = line.start(&["init", "--current", "--wait", "85s"]);
+    let is_waiting = async || waiting.log().contains("waiting") && waiting.log().contains("replicas");
+    eventually_true(Duration::from_secs(60), "it says what it waits for", is_waiting).await;
+    assert!(unstamped().await, "stamped without replicas");
+    (3..6).for_each(|node| cluster.signal(node, Signal::CONT));
+    CommandLine::end(&waiting).await.assert_code(0).assert_said("Initialised");
     assert_initialised(&redis).await;
 }

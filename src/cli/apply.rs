@@ -14,7 +14,7 @@ use crate::cli::{plan, progress, prompt, verify as verify_words};
 use crate::engine::lock::Lease;
 use crate::engine::restore::{self, RestoreReport};
 use crate::engine::{Assignment, Stop, apply, journal, survey, verify};
-use crate::keyspace::Writer;
+use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::Rule;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
@@ -70,6 +70,7 @@ struct AppliedEvent<'a> {
     replaced: u64,
     already_migrated: u64,
     conflicts: u64,
+    kept_different: u64,
     ended: u64,
     compared_equal: u64,
     unmigrated: u64,
@@ -96,10 +97,10 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
     let keyspace = desk.connect().await?;
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let chosen = chosen(desk, &rows, args)?;
-    let Some(first) = chosen.first() else {
-        desk.screen.text(format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
-        return Ok(ExitCode::Done);
-    };
+    let Some(first) = chosen.first() else { return nothing_to_apply(desk, &keyspace, &rows).await };
+    if args.rerun.is_some() && args.restore_missing.is_empty() && is_renaming(first) {
+        return report_missing(desk, args.pace, &keyspace, first).await;
+    }
     prompt::check_answerable(args.yes)?;
     let lease = desk.take_lock(first, "apply").await?;
     let done = match &args.rerun {
@@ -113,6 +114,27 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
         desk.screen.text(format!("Next: {}", after(&rows)))?;
     }
     Ok(ExitCode::Done)
+}
+
+/// Outpost asks for a mark of every migration, also of those that never apply to its keyspace.
+async fn nothing_to_apply(desk: &Desk, keyspace: &Keyspace, rows: &[Row]) -> Result<ExitCode, Failure> {
+    let standings = desk.standings(keyspace).await?;
+    if let Some(unmarked) = standings.iter().find(|it| it.not_applicable.is_some() && !it.mark.is_satisfied()) {
+        let assignment = desk.assignment(&unmarked.migration, DivergedPolicy::Keep);
+        let lease = desk.take_lock(&assignment, "apply").await?;
+        let marked = async { mark_not_applicable(desk, &lease.writer().await?).await }.await;
+        lease.release().await;
+        marked?;
+    }
+    desk.screen.nothing(&format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
+    Ok(ExitCode::Done)
+}
+
+fn is_renaming(assignment: &Assignment) -> bool {
+    match assignment.migration.rule() {
+        Rule::Rename(_) => true,
+        Rule::InPlace(_) => false,
+    }
 }
 
 fn after(rows: &[Row]) -> String {
@@ -199,7 +221,12 @@ async fn apply_one(
     let (plan, took) = make_plan(desk, pace, lease, writer, assignment).await?;
     show_plan(desk, assignment, &plan, took)?;
     if plan.seen.mark_is_unproven && plan.seen.to_copy() == 0 && plan.errors().next().is_none() {
-        verify::stamp(writer, assignment, plan.hash.as_str(), now()).await?;
+        let (control, watched) = desk.control(pace);
+        let proving = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), now());
+        let missing = progress::shown(desk.screen, name, watched, proving).await?;
+        if missing > 0 {
+            return Err(Stop::MarkUnproven { missing }.into());
+        }
         desk.screen.event(&PlainEvent { event: "proven", migration: name })?;
         desk.screen.text(format!("{name}: the other tool's mark has proven true, and is stamped now"))?;
         return Ok(is_approved);
@@ -207,7 +234,7 @@ async fn apply_one(
     let may_refresh = plan.seen.differences_are_ours || plan.seen.targets_before() == 0;
     apply::may_begin(&plan, may_refresh, assignment.conflict_policy).map_err(|stop| refused(desk, stop))?;
     if !prompt::confirm(question, is_approved, &desk.stop).await? {
-        return Err(Failure::new(ExitCode::NotDone, "declined; nothing was written"));
+        return Err(Failure::new(ExitCode::NotDone, "declined; no entry was touched"));
     }
     let (applied, verified) = work(desk, pace, lease, writer, assignment, &plan).await?;
     show_applied(desk, name, &applied, &verified)?;
@@ -276,6 +303,7 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         replaced: applied.replaced,
         already_migrated: applied.already_migrated,
         conflicts: applied.conflicts,
+        kept_different: verified.different,
         ended: applied.ended,
         compared_equal: verified.equal,
         unmigrated: applied.unmigrated.total(),
@@ -285,7 +313,7 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         (applied.changed, "changed"),
         (applied.replaced, "replaced"),
         (applied.already_migrated, "done before"),
-        (applied.conflicts, "in conflict and kept"),
+        (verified.different, "different from their sources and kept"),
         (applied.ended, "ended meanwhile"),
     ];
     let told: Vec<String> = counts
@@ -312,19 +340,22 @@ async fn rerun(desk: &Desk, args: &ApplyArgs, lease: &Lease, assignment: &Assign
                            leave it out";
             Err(Failure::new(ExitCode::Usage, message))
         }
-        Rule::Rename(_) if args.restore_missing.is_empty() => {
-            report_missing(desk, args.pace, &writer, assignment).await
-        }
         Rule::Rename(_) => restore_missing(desk, args, &writer, assignment).await,
     }
 }
 
-async fn report_missing(desk: &Desk, pace: Pace, writer: &Writer, assignment: &Assignment) -> Result<(), Failure> {
+async fn report_missing(
+    desk: &Desk,
+    pace: Pace,
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+) -> Result<ExitCode, Failure> {
     let name = assignment.migration.name();
     let (control, watched) = desk.control(pace);
-    let comparing = verify::compare(writer, assignment, &control, None);
+    let comparing = verify::compare(keyspace, assignment, &control, None);
     let report = progress::shown(desk.screen, name, watched, comparing).await?;
-    verify_words::show_missing(desk.screen, name, &report)
+    verify_words::show_missing(desk.screen, name, &report)?;
+    Ok(ExitCode::Done)
 }
 
 async fn restore_missing(
@@ -342,7 +373,8 @@ async fn restore_missing(
     if !prompt::confirm("Copy?", args.yes, &desk.stop).await? {
         return Err(Failure::new(ExitCode::NotDone, "declined; nothing was written"));
     }
-    let report = restore::restore(writer, assignment, &sources).await?;
+    let (control, _) = desk.control(args.pace);
+    let report = restore::restore(writer, assignment, &control, &sources).await?;
     show_restored(desk, name, &report)
 }
 
@@ -350,13 +382,13 @@ fn named_sources(named: &[String]) -> Result<Vec<RedisKey>, Failure> {
     let mut sources = Vec::new();
     for name in named {
         match name.strip_prefix('@') {
-            None => sources.push(RedisKey::from(name.as_str())),
+            None => sources.push(RedisKey::unescape(name)),
             Some(file) => {
                 let text = fs::read_to_string(file).map_err(|error| {
                     let message = format!("--restore-missing @{file}: can't be read: {error}");
                     Failure::new(ExitCode::Usage, message)
                 })?;
-                sources.extend(text.lines().filter(|line| !line.is_empty()).map(RedisKey::from));
+                sources.extend(text.lines().filter(|line| !line.is_empty()).map(RedisKey::unescape));
             }
         }
     }
@@ -378,7 +410,10 @@ fn show_restored(desk: &Desk, name: &str, report: &RestoreReport) -> Result<(), 
         number(report.target_exists)
     );
     if report.copied > 0 {
-        text.push_str("\nNext: run migrations that were applied since again (apply --rerun), so that these catch up");
+        text.push_str(
+            "\nMigrations after it have to go through what was copied: they are unproven until `outpost-migrate-redis \
+             apply --all`",
+        );
     }
     desk.screen.text(text)?;
     match no_source.first() {

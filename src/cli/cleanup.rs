@@ -68,7 +68,7 @@ pub(super) async fn run(desk: &Desk, args: &CleanupArgs) -> Result<ExitCode, Fai
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let assignments = chosen(desk, &rows, args)?;
     let Some(first) = assignments.first() else {
-        desk.screen.text("Nothing to clean up.")?;
+        desk.screen.nothing("Nothing to clean up.")?;
         return Ok(ExitCode::Done);
     };
     prompt::check_answerable(args.yes)?;
@@ -86,7 +86,8 @@ fn chosen(desk: &Desk, rows: &[Row], args: &CleanupArgs) -> Result<Vec<Assignmen
     };
     let mut assignments = Vec::new();
     let mut unproven = None;
-    for row in rows {
+    let named = args.migration.as_deref().map(|name| desk.migration(name)).transpose()?;
+    for row in rows.iter().filter(|row| named.as_ref().is_none_or(|named| named.name() == row.name)) {
         let migration = desk.migration(row.name)?;
         let leaves_originals = match migration.rule() {
             Rule::Rename(_) => true,
@@ -100,10 +101,6 @@ fn chosen(desk: &Desk, rows: &[Row], args: &CleanupArgs) -> Result<Vec<Assignmen
             State::Applied | State::Pending | State::Unproven | State::AppliedForOtherLayout | State::NotApplicable => {
             }
         }
-    }
-    if let Some(name) = &args.migration {
-        let name = desk.migration(name)?.name();
-        assignments.retain(|assignment| assignment.migration.name() == name);
     }
     match unproven {
         Some(name) if assignments.is_empty() => {
@@ -163,6 +160,9 @@ fn compared(name: &str, report: &VerifyReport, diverged: Diverged) -> String {
             Diverged::Keep => " and will be kept (--diverged delete removes them too)",
             Diverged::Delete => " and will be removed too (--diverged delete)",
         });
+    }
+    if let (Diverged::Delete, missing @ 1..) = (diverged, report.unapplied) {
+        text.push_str(&format!("; {} of them have no target, so that the only copy goes", number(missing)));
     }
     match differences(report) {
         Some(differences) => format!("{text}\n{differences}"),

@@ -83,9 +83,7 @@ impl From<Stop> for Failure {
     fn from(stop: Stop) -> Self {
         let (code, next) = match stop {
             Stop::Fault(fault) => return fault.into(),
-            Stop::Interrupted => {
-                (ExitCode::NotDone, Some("the lock is free, and what is done already is skipped then"))
-            }
+            Stop::Interrupted => (ExitCode::NotDone, Some("what is done already is skipped then")),
             Stop::LeaseLost => (ExitCode::Locked, Some("see `outpost-migrate-redis status`, then start again")),
             Stop::RunLost => (ExitCode::Locked, None),
             Stop::Incomplete { .. } => (ExitCode::Redis, None),

@@ -97,23 +97,6 @@ pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failur
     }
 }
 
-/// Whether time alone may cure it.
-fn may_pass(stop: &Stop) -> bool {
-    match stop {
-        Stop::Fault(fault) => fault.class.is_passing(),
-        Stop::LeaseLost
-        | Stop::RunLost
-        | Stop::Incomplete { .. }
-        | Stop::SourceChanging { .. }
-        | Stop::ReplicasMissing(_) => true,
-        Stop::Interrupted
-        | Stop::PreflightFailed(_)
-        | Stop::Conflicts(_)
-        | Stop::MarkUnproven { .. }
-        | Stop::NotVerified => false,
-    }
-}
-
 fn gate(desk: &Desk, args: &InitArgs) -> Result<Gate, Failure> {
     for name in &args.require {
         desk.migration(name)?;

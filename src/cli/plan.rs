@@ -65,12 +65,13 @@ pub(super) struct PlanView<'a> {
 
 /// Plans the next pending migration, or the named one.
 pub(super) async fn run(desk: &Desk, args: &PlanArgs) -> Result<ExitCode, Failure> {
+    let named = args.migration.as_ref().map(|name| desk.migration(name)).transpose()?;
     let keyspace = desk.connect().await?;
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     desk.screen.text(list::table(&rows))?;
     let pending = rows.iter().find(|row| row.state.is_pending()).map(|row| row.name);
-    let chosen = match &args.migration {
-        Some(name) => Some(desk.migration(name)?),
+    let chosen = match named {
+        Some(migration) => Some(migration),
         None => pending.map(|name| desk.migration(name)).transpose()?,
     };
     let Some(migration) = chosen else {
@@ -210,8 +211,8 @@ fn warnings(assignment: &Assignment, seen: &Seen) -> Vec<String> {
     let mut warnings = Vec::new();
     if seen.mark_is_unproven && seen.to_copy() > 0 {
         warnings.push(format!(
-            "Another tool marked {} applied, but {} not. If the application has run since, some of them may have been \
-             deleted by it, and would come back.",
+            "{} is marked as applied, but nothing proves it: {} not migrated. If the application has run since, some of \
+             them may have been deleted by it, and would come back.",
             assignment.migration.name(),
             if seen.to_copy() == 1 {
                 "1 entry is".to_owned()

@@ -13,6 +13,12 @@ use serde::Serialize;
 use crate::cli::Output;
 use crate::cli::failure::{ExitCode, Failure};
 
+#[derive(Serialize)]
+struct Nothing<'a> {
+    event: &'static str,
+    message: &'a str,
+}
+
 /// Where results go.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Screen {
@@ -45,6 +51,11 @@ impl Screen {
     /// Prints text for people; nothing where results are JSON.
     pub(super) fn text(self, text: impl Display) -> Result<(), Failure> {
         if self.is_json() { Ok(()) } else { self.line(text) }
+    }
+
+    /// Says that there is nothing to do, and why.
+    pub(super) fn nothing(self, why: &str) -> Result<(), Failure> {
+        self.result(why, &Nothing { event: "nothing", message: why })
     }
 
     /// Prints one JSON object on one line; nothing where results are text.

@@ -75,7 +75,7 @@ impl Display for LockView {
         f.write_str(match self.still_renews {
             Some(true) => "; its holder renews it: it is at work",
             Some(false) => "; its holder does not renew it any more",
-            None => "; another tool's, which does not renew it",
+            None => "; its value does not tell whether it is renewed",
         })
     }
 }
@@ -101,7 +101,9 @@ pub(super) async fn run(desk: &Desk, args: &UnlockArgs) -> Result<ExitCode, Fail
     }
     prompt::check_answerable(args.yes)?;
     if views.iter().any(|view| view.still_renews == Some(true)) {
-        screen::say("A holder that still renews its lock is at work: it stops as soon as it notices the loss.");
+        screen::say(
+            "Its holder is at work and notices the loss within 10 seconds: start nothing else on this Redis before.",
+        );
     }
     if !prompt::confirm("Take the lock away?", args.yes, &desk.stop).await? {
         return Err(Failure::new(ExitCode::NotDone, "declined; the lock stays"));
@@ -116,5 +118,5 @@ pub(super) async fn run(desk: &Desk, args: &UnlockArgs) -> Result<ExitCode, Fail
         format!("{removed} of {} keys taken away; the others changed hands or ended meanwhile.", holders.len())
     };
     desk.screen.result(text, &Unlocked { locks: &views, removed })?;
-    Ok(ExitCode::Done)
+    Ok(if removed == holders.len() { ExitCode::Done } else { ExitCode::Locked })
 }

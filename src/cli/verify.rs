@@ -10,7 +10,9 @@ use crate::cli::screen::{Screen, counted, number, table};
 use crate::cli::session::{Desk, Pace};
 use crate::engine::{Assignment, sample, verify};
 use crate::keyspace::Keyspace;
+use crate::migrations::Rule;
 use crate::model::difference::Difference;
+use crate::model::key::RedisKey;
 use crate::model::policy::DivergedPolicy;
 use crate::model::report::VerifyReport;
 
@@ -61,7 +63,11 @@ pub(super) async fn run(desk: &Desk, args: &VerifyArgs) -> Result<ExitCode, Fail
     for row in chosen(desk, &rows, args.migration.as_deref())? {
         let assignment = desk.assignment(&desk.migration(row.name)?, DivergedPolicy::Keep);
         let report = Box::pin(compare(desk, &keyspace, &assignment, args)).await?;
-        show(desk.screen, row, &report, args.sample.is_none())?;
+        let is_in_place = match assignment.migration.rule() {
+            Rule::InPlace(_) => true,
+            Rule::Rename(_) => false,
+        };
+        show(desk.screen, row, &report, args.sample.is_none(), is_in_place)?;
         differs |= report.different > 0;
     }
     Ok(if differs { ExitCode::NotDone } else { ExitCode::Done })
@@ -100,9 +106,9 @@ async fn compare(
     Ok(Box::pin(progress::shown(desk.screen, assignment.migration.name(), progress, work)).await?)
 }
 
-fn show(screen: Screen, row: &Row, report: &VerifyReport, is_complete: bool) -> Result<(), Failure> {
+fn show(screen: Screen, row: &Row, report: &VerifyReport, is_complete: bool, is_in_place: bool) -> Result<(), Failure> {
     screen.event(&view(row, report, is_complete))?;
-    screen.text(text(row, report, is_complete))
+    screen.text(text(row, report, is_complete, is_in_place))
 }
 
 fn view<'a>(row: &'a Row, report: &VerifyReport, complete: bool) -> Compared<'a> {
@@ -119,15 +125,11 @@ fn view<'a>(row: &'a Row, report: &VerifyReport, complete: bool) -> Compared<'a>
         different: report.different,
         ended: report.ended,
         unmigrated: report.unmigrated.total(),
-        differences: report
-            .sample
-            .iter()
-            .map(|it: &(crate::model::key::RedisKey, Difference)| difference(it))
-            .collect(),
+        differences: report.sample.iter().map(|it: &(RedisKey, Difference)| difference(it)).collect(),
     }
 }
 
-fn text(row: &Row, report: &VerifyReport, is_complete: bool) -> String {
+fn text(row: &Row, report: &VerifyReport, is_complete: bool, is_in_place: bool) -> String {
     let looked_at = if is_complete { "every entry compared" } else { "a sample compared, which proves nothing" };
     let mut text = format!(
         "{}: {looked_at}: {} as they should be, {} differ",
@@ -143,6 +145,7 @@ fn text(row: &Row, report: &VerifyReport, is_complete: bool) -> String {
     }
     if report.different > 0 {
         text.push_str(match row.state {
+            State::Applied if is_in_place => "\nNext: `outpost-migrate-redis apply --rerun` with its name catches up.",
             State::Applied => {
                 "\nThe migration was proven; what differs since is the application's, and stays as it is."
             }
@@ -177,8 +180,7 @@ struct MissingEvent<'a> {
 
 /// What a rerun of a renaming migration reports: sources without target.
 pub(super) fn show_missing(screen: Screen, name: &str, report: &VerifyReport) -> Result<(), Failure> {
-    let missing = report.sample.iter().filter(|(_, difference)| *difference == Difference::Missing);
-    let keys: Vec<String> = missing.map(|(key, _)| key.to_string()).collect();
+    let keys: Vec<String> = report.unapplied_sample.iter().map(RedisKey::escaped).collect();
     let more = report.unapplied.saturating_sub(keys.len() as u64);
     let mut text = format!("{name}: {} without target", counted(report.unapplied, "source", "sources"));
     for key in &keys {

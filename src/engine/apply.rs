@@ -4,7 +4,7 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::control::{Control, Meter};
 use crate::engine::in_place::Changer;
-use crate::engine::journal::Run;
+use crate::engine::journal::{self, Run};
 use crate::engine::pass;
 use crate::engine::settle::{OnDifference, Settler, on_difference};
 use crate::engine::stop::Stop;
@@ -54,7 +54,7 @@ pub async fn apply(
     may_begin(plan, run.may_refresh(), assignment.conflict_policy)?;
     let meter = control.meter(Step::Apply, Some(plan.seen.total_sources()));
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
-    let report = work_through(writer, assignment, control, &meter, on_difference, Order::CopyFirst).await?;
+    let report = work_through(writer, assignment, control, &meter, plan, on_difference, Order::CopyFirst).await?;
     unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)
 }
 
@@ -73,11 +73,15 @@ pub(super) async fn work_through(
     assignment: &Assignment,
     control: &Control,
     meter: &Meter<'_>,
+    plan: &Plan,
     on_difference: OnDifference,
     order: Order,
 ) -> Result<ApplyReport, Stop> {
     match assignment.rule() {
         Rule::Rename(rename) => {
+            if plan.seen.to_copy() > 0 {
+                journal::reopen_successors(writer, assignment).await?;
+            }
             let settler = Settler { writer, assignment, rename, control, on_difference };
             let settle = |keys| settler.settle(keys, order);
             pass::complete(writer, &assignment.prefixes(), control, meter, settle).await

@@ -20,7 +20,7 @@ use crate::keyspace::conditional::Outcome;
 use crate::migrations::{Rename, Rule};
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
-use crate::model::mark::Mark;
+use crate::model::mark::{Mark, Stamp};
 use crate::model::phase::Step;
 use crate::model::policy::DivergedPolicy;
 use crate::model::report::CleanupReport;
@@ -38,9 +38,13 @@ pub async fn cleanup(
     total: Option<u64>,
     now: UnixMillis,
 ) -> Result<CleanupReport, Stop> {
-    check_mark(writer, assignment).await?;
+    let stamp = check_mark(writer, assignment).await?;
     let report = match assignment.rule() {
-        Rule::Rename(rename) => remove_originals(writer, assignment, control, rename, total).await?,
+        Rule::Rename(rename) => {
+            // A fresh keyspace's mark says of no entry that it ever had a target.
+            let was_copied = stamp.verified_at.is_some();
+            remove_originals(writer, assignment, control, rename, was_copied, total).await?
+        }
         // It left nothing behind.
         Rule::InPlace(_) => CleanupReport::default(),
     };
@@ -55,10 +59,18 @@ async fn remove_originals(
     assignment: &Assignment,
     control: &Control,
     rename: &dyn Rename,
+    was_copied: bool,
     total: Option<u64>,
 ) -> Result<CleanupReport, Stop> {
-    let remover =
-        Remover { writer, assignment, rename, control, acknowledged_at: Mutex::new(None), removed: AtomicU64::new(0) };
+    let remover = Remover {
+        writer,
+        assignment,
+        rename,
+        was_copied,
+        control,
+        acknowledged_at: Mutex::new(None),
+        removed: AtomicU64::new(0),
+    };
     let meter = control.meter(Step::Cleanup, total);
     let remove = |keys| remover.remove(keys);
     let mut report: CleanupReport = pass::complete(writer, &assignment.prefixes(), control, &meter, remove).await?;
@@ -67,9 +79,9 @@ async fn remove_originals(
 }
 
 /// Our mark, for these parameters, must stand: it says that targets are the truth.
-async fn check_mark(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+async fn check_mark(writer: &Writer, assignment: &Assignment) -> Result<Stamp, Stop> {
     match Mark::from_fields(&writer.hash(&assignment.mark_key()).await?) {
-        Mark::Stamped(stamp) if stamp.is_for(&assignment.terms.parameters) => Ok(()),
+        Mark::Stamped(stamp) if stamp.is_for(&assignment.terms.parameters) => Ok(stamp),
         Mark::Stamped(_) | Mark::Absent | Mark::Unstamped | Mark::NotApplicable => Err(Stop::NotVerified),
     }
 }
@@ -88,6 +100,8 @@ struct Remover<'a> {
     writer: &'a Writer,
     assignment: &'a Assignment,
     rename: &'a dyn Rename,
+    /// Whether every entry was at its target once: then a missing target was deleted by the application.
+    was_copied: bool,
     control: &'a Control,
     /// The count of disturbances at which replicas last acknowledged everything.
     acknowledged_at: Mutex<Option<u64>>,
@@ -154,8 +168,10 @@ impl Remover<'_> {
                 {
                     doomed.push((source.clone(), original));
                 }
-                (Some(original), _, DivergedPolicy::Delete) => doomed.push((source.clone(), original)),
-                (Some(_), _, DivergedPolicy::Keep) => {
+                (Some(original), target, DivergedPolicy::Delete) if self.was_copied || target.is_some() => {
+                    doomed.push((source.clone(), original));
+                }
+                (Some(_), _, DivergedPolicy::Keep | DivergedPolicy::Delete) => {
                     report.kept_diverged += 1;
                     report.kept_sample.offer(source.clone());
                 }

@@ -4,11 +4,14 @@
 //! Owns that comparison. A target that any prefix of the later migrations explains holds everything that
 //! its source held, so it counts as equal; what nothing explains is the application's.
 
+use std::iter;
+
 use crate::engine::assignment::Assignment;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::{Fault, Keyspace};
 use crate::migrations::{InPlace, Rule, Scope};
 use crate::model::change::{Change, Fields};
+use crate::model::difference::Difference;
 use crate::model::entry::{Entry, Value};
 use crate::model::key::RedisKey;
 
@@ -35,20 +38,31 @@ pub(super) async fn compare(
 
 /// Whether `target`, at its key, is `source` or what later migrations made of it.
 pub(super) fn is_explained(assignment: &Assignment, source: &Entry, key: &RedisKey, target: &Entry) -> bool {
-    if source.expiry != target.expiry {
-        return false;
-    }
-    let mut form = source.value.clone();
+    source.expiry == target.expiry && forms(assignment, source, key).any(|form| form == target.value)
+}
+
+/// In what way a target differs from what its source became, if it does: from the form that is closest to it, so
+/// that what later migrations did is not told as a difference.
+pub(super) fn difference(assignment: &Assignment, key: &RedisKey, comparison: &Comparison) -> Option<Difference> {
+    let Comparison::Different { source, target } = comparison else { return comparison.difference() };
+    let expiry = source.expiry;
+    forms(assignment, source, key)
+        .filter_map(|value| Difference::between(&Entry { value, expiry }, target))
+        .min_by_key(Difference::extent)
+}
+
+/// The source's value, and what each of the later migrations in turn makes of it at the target's key.
+fn forms<'a>(assignment: &'a Assignment, source: &Entry, key: &'a RedisKey) -> impl Iterator<Item = Value> + 'a {
     let later = assignment.registry.successors(assignment.migration.as_ref());
-    let mut rules = later.filter_map(|migration| match migration.rule() {
-        Rule::InPlace(in_place) => Some(in_place),
+    let original = source.value.clone();
+    let mut form = original.clone();
+    iter::once(original).chain(later.filter_map(move |migration| match migration.rule() {
+        Rule::InPlace(in_place) => {
+            change(&assignment.scope, in_place, key, &mut form);
+            Some(form.clone())
+        }
         Rule::Rename(_) => None,
-    });
-    form == target.value
-        || rules.any(|rule| {
-            change(&assignment.scope, rule, key, &mut form);
-            form == target.value
-        })
+    }))
 }
 
 fn change(scope: &Scope, rule: &dyn InPlace, key: &RedisKey, value: &mut Value) {
@@ -88,6 +102,21 @@ mod tests {
             diverged_policy: DivergedPolicy::Keep,
             min_replicas: MinReplicas::OneIfAny,
         }
+    }
+
+    #[test]
+    fn a_difference_is_the_applications_alone() {
+        let source = entry(&[("id", "a"), ("created_at", "2025-01-19T22:17:29.5Z"), ("metadata", "old")]);
+        let target = entry(&[("id", "a"), ("created_at", "1737325049500"), ("entity", "tenant"), ("metadata", "new")]);
+        let told = |target: &Entry| {
+            let compared = Comparison::Different { source: source.clone(), target: target.clone() };
+            difference(&assignment(), &"tenant:{a}:tenant".into(), &compared).map(|it| it.to_string())
+        };
+        assert_eq!(told(&target).as_deref(), Some("differs in metadata"));
+        let rolled_back = entry(&[("id", "a"), ("created_at", "2025-01-19T22:17:29.5Z"), ("metadata", "new")]);
+        assert_eq!(told(&rolled_back).as_deref(), Some("differs in metadata"));
+        assert_eq!(difference(&assignment(), &"x".into(), &Comparison::TargetMissing), Some(Difference::Missing));
+        assert_eq!(difference(&assignment(), &"x".into(), &Comparison::Equal), None);
     }
 
     fn entry(fields: &[(&str, &str)]) -> Entry {

@@ -47,7 +47,8 @@ pub async fn initialise(
     }
     acknowledge(writer, candidates).await?;
     if !emptiness::is_empty(writer, prefixes, stop).await? {
-        for (assignment, _) in candidates {
+        // The last first: what is left if this ends halfway says no more than it should.
+        for (assignment, _) in candidates.iter().rev() {
             withdraw(writer, assignment).await?;
         }
         return Ok(Initialised::NotFresh);
@@ -69,7 +70,7 @@ pub async fn withdraw(writer: &Writer, assignment: &Assignment) -> Result<bool, 
 
 /// Whether it is another tool's mark, which is stamped at the end and never withdrawn.
 fn is_foreign(standing: &Standing) -> bool {
-    standing.mark == Mark::Unstamped && !standing.is_claimed
+    standing.mark == Mark::Unstamped
 }
 
 async fn claim(

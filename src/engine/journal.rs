@@ -9,6 +9,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::lock::Lease;
 use crate::engine::stop::Stop;
 use crate::keyspace::{Keyspace, Writer};
+use crate::migrations::Rule;
 use crate::model::mark::Mark;
 use crate::model::time::UnixMillis;
 
@@ -123,6 +124,20 @@ pub fn keep_alive(lease: &Lease, assignment: &Assignment) {
 pub(super) async fn seal(writer: &Writer, assignment: &Assignment, run: &Run) -> Result<(), Stop> {
     let sealed = [("targets_before", run.targets_before.max(1).to_string())];
     Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &sealed).await?)
+}
+
+/// Takes the stamps off the marks of later in-place migrations: what is copied now has not gone through them.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub(super) async fn reopen_successors(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+    for later in assignment.registry.successors(assignment.migration.as_ref()) {
+        match later.rule() {
+            Rule::InPlace(_) => writer.unstamp_mark(&assignment.state_keys().mark(later.name())).await.map(|_| ())?,
+            Rule::Rename(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Begins a run, or takes up the one under way if it was begun under the same parameters.

@@ -96,10 +96,10 @@ impl Holder {
         match ours {
             Some(value) => Self {
                 key,
-                name: value.holder,
-                migration: Some(value.migration),
-                operation: Some(value.operation),
-                since: Some(value.started_at),
+                name: shown(value.holder.as_bytes()),
+                migration: Some(shown(value.migration.as_bytes())),
+                operation: Some(shown(value.operation.as_bytes())),
+                since: Some(shown(value.started_at.as_bytes())),
                 resource_uid: value.resource_uid,
                 remaining_millis,
                 lease: Some(Duration::from_secs(value.lease_seconds)),
@@ -109,7 +109,7 @@ impl Holder {
                 key,
                 name: match held.value.as_slice() {
                     [] => "nobody that is known (a key of another type, or empty)".to_owned(),
-                    text => escape(text).chars().take(120).collect(),
+                    text => shown(text),
                 },
                 migration: None,
                 operation: None,
@@ -121,6 +121,11 @@ impl Holder {
             },
         }
     }
+}
+
+/// Text that anybody may have written, as it may be shown.
+fn shown(text: &[u8]) -> String {
+    escape(text).chars().take(120).collect()
 }
 
 impl fmt::Display for Holder {

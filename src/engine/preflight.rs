@@ -61,7 +61,10 @@ fn certificate(end: &CertificateEnd, now: UnixMillis) -> Option<Finding> {
     };
     let left = end.not_after.0.saturating_sub(now.0);
     (left < CERTIFICATE_WARNING.as_millis().try_into().unwrap_or(i64::MAX)).then(|| {
-        let message = format!("{whose} ends at {}; renew it in time", end.not_after);
+        let message = match left {
+            ..=0 => format!("{whose} has expired at {}; renew it", end.not_after),
+            _ => format!("{whose} ends at {}; renew it in time", end.not_after),
+        };
         Finding::warning(FindingCode::Certificate, message)
     })
 }

@@ -5,11 +5,13 @@
 
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::classify;
+use crate::engine::control::Control;
+use crate::engine::journal;
 use crate::engine::stop::Stop;
 use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::Writer;
 use crate::keyspace::copy::Copied;
-use crate::migrations::{InPlace, Rename, Rule};
+use crate::migrations::{Rename, Rule};
 use crate::model::key::RedisKey;
 
 /// Sources that are copied in one batch.
@@ -26,16 +28,25 @@ pub struct RestoreReport {
     pub no_source: Vec<RedisKey>,
 }
 
-/// Copies each named source whose target is missing, then waits for replicas.
+/// Copies each named source whose target is missing, then waits for replicas. Later in-place migrations have to be
+/// proven again, since what is copied has not gone through them.
 ///
 /// # Errors
 /// [`Stop::ReplicasMissing`], or the fault that stayed.
-pub async fn restore(writer: &Writer, assignment: &Assignment, sources: &[RedisKey]) -> Result<RestoreReport, Stop> {
+pub async fn restore(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    sources: &[RedisKey],
+) -> Result<RestoreReport, Stop> {
     let mut report = RestoreReport::default();
     for batch in sources.chunks(BATCH) {
+        control.check()?;
+        control.pace(batch.len()).await?;
         match assignment.rule() {
             Rule::Rename(rename) => restore_batch(writer, assignment, rename, batch, &mut report).await?,
-            Rule::InPlace(in_place) => nothing_to_copy(in_place, batch, &mut report),
+            // It has no sources.
+            Rule::InPlace(_) => report.no_source.extend(batch.iter().cloned()),
         }
     }
     wait_for_replicas(writer, assignment).await?;
@@ -51,6 +62,10 @@ async fn restore_batch(
 ) -> Result<(), Stop> {
     let classified = classify(writer, assignment, rename, batch.to_vec()).await?;
     let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+    let targets: Vec<RedisKey> = pairs.iter().map(|(_, target)| target.clone()).collect();
+    if writer.exist(&targets).await?.contains(&false) {
+        journal::reopen_successors(writer, assignment).await?;
+    }
     for (key, copied) in pairs.iter().map(|(source, _)| source).zip(writer.copy(&pairs).await?) {
         match copied {
             Copied::Made => report.copied += 1,
@@ -61,9 +76,4 @@ async fn restore_batch(
     let is_source = |key: &RedisKey| pairs.iter().any(|(source, _)| source == key);
     report.no_source.extend(batch.iter().filter(|key| !is_source(key)).cloned());
     Ok(())
-}
-
-/// An in-place migration has no sources.
-fn nothing_to_copy(_: &dyn InPlace, batch: &[RedisKey], report: &mut RestoreReport) {
-    report.no_source.extend(batch.iter().cloned());
 }

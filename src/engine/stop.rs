@@ -50,10 +50,10 @@ pub enum Stop {
     RunLost,
     /// Another tool's mark stands over sources without targets.
     #[error(
-        "another tool marked this migration applied, but {missing} sources have no target; approve the plan to copy them (deleted tenants among them would return)"
+        "another tool marked this migration applied, but {missing} entries are not migrated; approve the plan to migrate them (deleted ones among them would return)"
     )]
     MarkUnproven {
-        /// Sources without a target.
+        /// Entries that are not migrated.
         missing: u64,
     },
     /// Cleanup was asked for before the migration was proven.

@@ -67,7 +67,7 @@ fn standing(migration: &Arc<dyn Migration>, fields: &BTreeMap<Vec<u8>, Vec<u8>>,
     let mark = Mark::from_fields(fields);
     Standing {
         applied_at: text("applied_at").and_then(|text| UnixMillis::parse_rfc3339(&text)),
-        is_claimed: mark == Mark::Unstamped && fields.contains_key(INIT_CLAIM.as_bytes()),
+        is_claimed: mark == Mark::Absent && fields.contains_key(INIT_CLAIM.as_bytes()),
         mark,
         not_applicable: not_applicable(migration.as_ref(), scope),
         migration: Arc::clone(migration),

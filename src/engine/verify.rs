@@ -69,7 +69,8 @@ pub async fn prove(
             Err(_) => writer.topology().await,
         };
         let meter = control.meter(Step::Verify, Some(plan.seen.total_sources()));
-        let report = work_through(writer, assignment, control, &meter, on_difference, Order::CompareFirst).await?;
+        let report =
+            work_through(writer, assignment, control, &meter, plan, on_difference, Order::CompareFirst).await?;
         let report = unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)?;
         changed = report.written() + report.unsettled;
         if changed == 0 {
@@ -142,14 +143,37 @@ pub async fn compare(
     .await
 }
 
-/// Stamps another tool's mark after a complete pass found no source without a target.
+/// Proves another tool's mark by one complete comparison, and stamps it if every entry was migrated. Gives how
+/// many entries show that it is false; 0 means that it is stamped.
 ///
 /// # Errors
-/// [`Stop::RunLost`] if the mark does not stand any more; whatever kept Redis from answering.
-pub async fn stamp(writer: &Writer, assignment: &Assignment, plan_hash: &str, now: UnixMillis) -> Result<(), Stop> {
-    wait_for_replicas(writer, assignment).await?;
-    let stamp = journal::stamp(assignment, plan_hash, now);
-    if writer.stamp_mark(&assignment.mark_key(), &stamp).await? { Ok(()) } else { Err(Stop::RunLost) }
+/// [`Stop::RunLost`] if the mark does not stand any more, [`FaultClass::Moved`] when slots keep changing hands,
+/// or what kept the pass from being complete.
+pub async fn prove_mark(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    plan_hash: &str,
+    now: UnixMillis,
+) -> Result<u64, Stop> {
+    for _ in 0..ROUNDS {
+        let before = writer.relearn().await?;
+        let report = compare(writer, assignment, control, None).await?;
+        if report.unapplied > 0 {
+            return Ok(report.unapplied);
+        }
+        wait_for_replicas(writer, assignment).await?;
+        // A primary that was replaced in between may have lost what was compared.
+        if before.lost_nothing_until(&*writer.topology().await) {
+            let stamp = journal::stamp(assignment, plan_hash, now);
+            if !writer.stamp_mark(&assignment.mark_key(), &stamp).await? {
+                return Err(Stop::RunLost);
+            }
+            wait_for_replicas(writer, assignment).await?;
+            return Ok(0);
+        }
+    }
+    Err(Fault::new(FaultClass::Moved).into())
 }
 
 pub(super) async fn wait_for_replicas(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
@@ -194,11 +218,14 @@ async fn compare_targets(
     for (key, reason) in classified.unmigrated {
         report.unmigrated.count(key, reason);
     }
-    for ((source, _), comparison) in pairs.iter().zip(equality::compare(keyspace, assignment, &pairs).await?) {
-        match (comparison.difference(), comparison) {
+    for ((source, target), comparison) in pairs.iter().zip(equality::compare(keyspace, assignment, &pairs).await?) {
+        match (equality::difference(assignment, target, &comparison), comparison) {
             (Some(difference), _) => {
                 report.different += 1;
-                report.unapplied += u64::from(difference == Difference::Missing);
+                if difference == Difference::Missing {
+                    report.unapplied += 1;
+                    report.unapplied_sample.offer(source.clone());
+                }
                 report.sample.offer((source.clone(), difference));
             }
             (None, Comparison::SourceGone) => report.ended += 1,
@@ -222,6 +249,7 @@ async fn compare_forms(
     for (key, fields, _) in judged.to_change {
         report.different += 1;
         report.unapplied += 1;
+        report.unapplied_sample.offer(key.clone());
         report.sample.offer((key, Difference::Unchanged(change::names(&fields))));
     }
     for (key, reason) in judged.unmigrated {

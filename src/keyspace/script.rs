@@ -161,6 +161,7 @@ pub(super) static WRITE_MARK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then return 0 end
          for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         redis.call('HDEL', KEYS[1], 'init_claim')
          redis.call('HDEL', KEYS[2], 'token', 'started_at', 'targets_before')
          return 1",
     )
@@ -172,6 +173,14 @@ pub(super) static STAMP_MARK: LazyLock<Script> = LazyLock::new(|| {
         "if redis.call('HGET', KEYS[1], 'status') ~= ARGV[1] then return 0 end
          for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
          return 1",
+    )
+});
+
+/// `KEYS` mark: takes the stamps off a mark, so that it is a claim that has to be proven again.
+pub(super) static UNSTAMP_MARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HGET', KEYS[1], 'status') ~= 'applied' then return 0 end
+         return redis.call('HDEL', KEYS[1], 'verified_at', 'init_token')",
     )
 });
 
@@ -193,7 +202,9 @@ pub(super) static CLAIM_MARK: LazyLock<Script> = LazyLock::new(|| {
            return 0
          end
          redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-         for at = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         for at = 3, #ARGV, 2 do
+           if redis.call('HEXISTS', KEYS[1], ARGV[at]) == 0 then redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+         end
          return 1",
     )
 });
@@ -220,7 +231,7 @@ pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 16] {
+pub(super) fn all() -> [&'static Script; 17] {
     [
         &READ_PAYLOAD,
         &READ_ENTRY,
@@ -235,6 +246,7 @@ pub(super) fn all() -> [&'static Script; 16] {
         &WRITE_MARK,
         &STAMP_MARK,
         &WRITE_MARK_IF_ABSENT,
+        &UNSTAMP_MARK,
         &CLAIM_MARK,
         &CONFIRM_MARK,
         &WITHDRAW_MARK,

@@ -59,6 +59,14 @@ impl Writer {
         Ok(value::int(self.run_one(command).await?)? == 1)
     }
 
+    /// Takes the stamps off a mark, so that it has to be proven again. Gives whether it had any.
+    ///
+    /// # Errors
+    /// The fault that stayed.
+    pub async fn unstamp_mark(&self, mark: &RedisKey) -> Result<bool, Fault> {
+        Ok(value::int(self.run_one(Command::script(&script::UNSTAMP_MARK, &[mark])).await?)? > 0)
+    }
+
     /// Claims a mark for an initialisation, unless it is stamped: `claim` is the field that says so, `token` its
     /// value. Gives whether it did.
     ///

@@ -53,7 +53,7 @@ impl InPlace for Timestamps {
             (Ok(_), None) => return Change::NotOurs,
             (Err(decided), _) => return decided,
         };
-        let mut fields = Vec::new();
+        let (mut fields, mut is_odd) = (Vec::new(), false);
         for name in TIMES {
             let Some(value) = hash.get(name) else { continue };
             match time(value) {
@@ -61,10 +61,15 @@ impl InPlace for Timestamps {
                 Time::Rfc3339(millis) => {
                     fields.push(FieldChange { name, from: Some(value.to_vec()), to: millis.to_string().into_bytes() });
                 }
-                Time::Neither => return Change::Unmigrated(UnmigratedReason::NotATime),
+                Time::Neither => is_odd = true,
             }
         }
-        if fields.is_empty() { Change::AlreadyCurrent { entity } } else { Change::Set { fields, entity } }
+        match (fields.is_empty(), is_odd) {
+            (false, _) => Change::Set { fields, entity },
+            (true, false) => Change::AlreadyCurrent { entity },
+            // What is a time is migrated first; what is left says why it stays.
+            (true, true) => Change::Unmigrated(UnmigratedReason::NotATime),
+        }
     }
 }
 

@@ -47,9 +47,13 @@ fn numbers_stay(#[case] text: &str) {
 #[case("2025-13-01T00:00:00Z")]
 #[case("2025-01-19T22:17:29")]
 #[case("1.7e12")]
-fn what_is_no_time_leaves_the_whole_entry_alone(#[case] text: &str) {
-    let hash = fields(Some("a"), None, Some("2025-01-19T22:17:29Z"), Some(text));
-    assert_eq!(transform("tenant:{a}:tenant", &hash), Change::Unmigrated(UnmigratedReason::NotATime));
+fn what_is_no_time_stays_and_is_told(#[case] text: &str) {
+    let created = "2025-01-19T22:17:29Z";
+    let both = transform("tenant:{a}:tenant", &fields(Some("a"), None, Some(created), Some(text)));
+    let change = FieldChange { name: "created_at", from: Some(created.into()), to: "1737325049000".into() };
+    assert_eq!(both, Change::Set { fields: vec![change], entity: "tenant" });
+    let left = transform("tenant:{a}:tenant", &fields(Some("a"), None, Some("1737325049000"), Some(text)));
+    assert_eq!(left, Change::Unmigrated(UnmigratedReason::NotATime));
 }
 
 #[rstest]

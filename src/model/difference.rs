@@ -69,6 +69,16 @@ impl Difference {
             _ => Some(Self::Type),
         }
     }
+
+    /// How much differs: the number of fields, where fields are told.
+    #[must_use]
+    pub fn extent(&self) -> usize {
+        match self {
+            Self::Fields(names) | Self::Unchanged(names) => names.fields.len() + names.more,
+            Self::Expiry => 0,
+            Self::Missing | Self::Type | Self::Value => usize::MAX,
+        }
+    }
 }
 
 fn differing(source: &BTreeMap<Bytes, Bytes>, target: &BTreeMap<Bytes, Bytes>) -> FieldNames {

@@ -105,6 +105,53 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
+impl RedisKey {
+    /// Reads a key as it is displayed, escapes and all; what is no escape stands for itself.
+    #[must_use]
+    pub fn unescape(text: &str) -> Self {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('\\') {
+            let (before, escaped) = rest.split_at(at);
+            bytes.extend_from_slice(before.as_bytes());
+            let (character, length) = unescape_one(escaped);
+            bytes.extend_from_slice(&character);
+            rest = &escaped[length..];
+        }
+        bytes.extend_from_slice(rest.as_bytes());
+        Self(bytes)
+    }
+
+    /// The key escaped as in its display, and whole.
+    #[must_use]
+    pub fn escaped(&self) -> String {
+        escape(&self.0)
+    }
+}
+
+/// What an escape at the start of a text stands for, and its length.
+fn unescape_one(text: &str) -> (Vec<u8>, usize) {
+    let plain = |byte: u8| (vec![byte], 2);
+    match text.as_bytes().get(1) {
+        Some(b'n') => plain(b'\n'),
+        Some(b'r') => plain(b'\r'),
+        Some(b't') => plain(b'\t'),
+        Some(&other @ (b'\\' | b'"' | b'\'')) => plain(other),
+        Some(b'x') => match text.get(2..4).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => (vec![byte], 4),
+            None => (b"\\".to_vec(), 1),
+        },
+        Some(b'u') => match text.strip_prefix("\\u{").and_then(|after| after.split_once('}')) {
+            Some((digits, _)) => match u32::from_str_radix(digits, 16).ok().and_then(char::from_u32) {
+                Some(character) => (character.to_string().into_bytes(), digits.len() + 4),
+                None => (b"\\".to_vec(), 1),
+            },
+            None => (b"\\".to_vec(), 1),
+        },
+        Some(_) | None => (b"\\".to_vec(), 1),
+    }
+}
+
 fn shorten(text: &str) -> String {
     let length = text.chars().count();
     if length <= DISPLAY_LIMIT {
@@ -124,6 +171,16 @@ mod tests {
     fn display_escapes_what_a_terminal_would_act_on() {
         let key = RedisKey::new(b"tenant:\x1b[31m\xff\"\n\xc3\xbc".to_vec());
         assert_eq!(key.to_string(), "tenant:\\u{1b}[31m\\xff\\\"\\n\u{fc}");
+    }
+
+    #[test]
+    fn what_is_displayed_reads_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        for bytes in [&all[..], b"tenant:a\\x41", b"tenant:\\u{41}", b"\\", "ü\u{1}\u{7f}\u{85}".as_bytes()] {
+            let key = RedisKey::new(bytes);
+            assert_eq!(RedisKey::unescape(&key.escaped()), key);
+        }
+        assert_eq!(RedisKey::unescape("tenant:a\\z"), RedisKey::from("tenant:a\\z"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub const INIT_CLAIM: &str = "init_claim";
 /// A migration's state in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
-    /// No state hash, or one without a status that satisfies anybody.
+    /// No state hash, one without a status that satisfies anybody, or one that an initialisation only claimed.
     Absent,
     /// `status` = `applied`, but nothing of ours beside it: a claim.
     Unstamped,
@@ -66,7 +66,8 @@ impl Mark {
         match text("status").as_deref() {
             Some("applied") => {
                 if text("verified_at").is_none() && text(INIT_TOKEN).is_none() {
-                    return Self::Unstamped;
+                    // An initialisation that did not end vouches for nothing.
+                    return if text(INIT_CLAIM).is_some() { Self::Absent } else { Self::Unstamped };
                 }
                 Self::Stamped(Stamp {
                     verified_at: time("verified_at"),
@@ -107,6 +108,7 @@ mod tests {
         assert_eq!(mark(&[]), Mark::Absent);
         assert_eq!(mark(&[("status", "running")]), Mark::Absent);
         assert_eq!(mark(&[("status", "applied"), ("applied_at", "2026-01-01T00:00:00Z")]), Mark::Unstamped);
+        assert_eq!(mark(&[("status", "applied"), ("init_claim", "t")]), Mark::Absent);
         assert_eq!(mark(&[("status", "not_applicable"), ("reason", "x")]), Mark::NotApplicable);
         assert!(mark(&[("status", "applied"), ("init_token", "t")]).is_satisfied());
         assert!(mark(&[("status", "applied"), ("verified_at", "2026-01-01T00:00:00Z")]).is_satisfied());

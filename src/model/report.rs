@@ -77,6 +77,8 @@ pub struct VerifyReport {
     pub unapplied: u64,
     /// The first of the different ones: key and how it differs.
     pub sample: Sample<(RedisKey, Difference), DIFFERENCES_LIMIT>,
+    /// The first of the unapplied ones.
+    pub unapplied_sample: Sample<RedisKey, DIFFERENCES_LIMIT>,
     /// Sources that ended while being compared.
     pub ended: u64,
     /// Keys that no rule maps.
@@ -95,6 +97,7 @@ impl VerifyReport {
         self.equal += other.equal;
         self.different += other.different;
         self.unapplied += other.unapplied;
+        self.unapplied_sample.merge(other.unapplied_sample);
         self.ended += other.ended;
         self.sample.merge(other.sample);
         self.unmigrated.merge(other.unmigrated);

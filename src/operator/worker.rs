@@ -374,7 +374,13 @@ impl Task {
         command: Command,
     ) -> Result<(), Stop> {
         match (command, &hold.plan, hold.survey.not_applicable) {
-            (Command::Stamp, Some(plan), _) => verify::stamp(writer, assignment, plan.hash.as_str(), now()).await?,
+            (Command::Stamp, Some(plan), _) => {
+                let control = Control::of(self.interrupt.clone());
+                let missing = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), now()).await?;
+                if missing > 0 {
+                    return Err(Stop::MarkUnproven { missing });
+                }
+            }
             (Command::MarkNotApplicable, _, Some(reason)) => {
                 survey::mark_not_applicable(writer, assignment, reason, now()).await?;
             }

@@ -40,6 +40,14 @@ impl Certificates {
         let (client_cert, client_key) = issue(folder, "client", "extendedKeyUsage=clientAuth");
         Self { ca, server_cert, server_key, client_cert, client_key }
     }
+
+    /// Another certificate for the server's key, by the same authority, that ended yesterday.
+    pub fn expired_server_certificate(&self) -> PathBuf {
+        let folder = self.ca.parent().expect("folder of the certificates");
+        let expired = folder.join("expired.crt");
+        sign(folder, "server", "-1", &expired);
+        expired
+    }
 }
 
 fn openssl_req(key: &Path, out: &Path, subject: &str) -> Command {
@@ -54,17 +62,22 @@ fn issue(folder: &Path, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
     let (key, request, certificate, extension_file) = (file("key"), file("csr"), file("crt"), file("ext"));
     fs::write(&extension_file, format!("basicConstraints=CA:FALSE\n{extensions}\n")).expect("extension file");
     run(&mut openssl_req(&key, &request, &format!("/CN={name}")));
+    sign(folder, name, "30", &certificate);
+    (certificate, key)
+}
+
+/// The authority signs a request, with the extensions beside it.
+fn sign(folder: &Path, name: &str, days: &str, certificate: &Path) {
     run(Command::new("openssl")
-        .args(["x509", "-req", "-days", "30", "-CAcreateserial"])
+        .args(["x509", "-req", "-days", days, "-CAcreateserial"])
         .arg("-CA")
         .arg(folder.join("ca.crt"))
         .arg("-CAkey")
         .arg(folder.join("ca.key"))
         .arg("-in")
-        .arg(&request)
+        .arg(folder.join(format!("{name}.csr")))
         .arg("-extfile")
-        .arg(&extension_file)
+        .arg(folder.join(format!("{name}.ext")))
         .arg("-out")
-        .arg(&certificate));
-    (certificate, key)
+        .arg(certificate));
 }

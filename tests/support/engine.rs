@@ -90,14 +90,14 @@ impl Bench {
     /// The engine, told of another migration.
     pub fn migration(mut self, name: &str) -> Self {
         self.assignment.migration = self.assignment.registry.get(name).expect("a known migration");
-        self.assignment.terms.migration = name.to_owned();
+        name.clone_into(&mut self.assignment.terms.migration);
         self
     }
 
     /// Every key carries a deployment id.
     pub fn deployment(mut self, id: Option<&str>) -> Self {
         self.assignment.scope.deployment_id = id.map(str::to_owned);
-        self.assignment.terms.deployment_id = id.unwrap_or_default().to_owned();
+        id.unwrap_or_default().clone_into(&mut self.assignment.terms.deployment_id);
         self
     }
 

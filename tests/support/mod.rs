@@ -13,6 +13,7 @@
 pub mod certificates;
 pub mod command_line;
 pub mod control_plane;
+pub mod current_form;
 pub mod engine;
 pub mod events;
 pub mod expectation;
