@@ -12,9 +12,9 @@ kind: Deployment
 metadata: { name: $2, namespace: $1 }
 spec:
   replicas: $3
-  selector: { matchLabels: { app: $2 } }
+  selector: { matchLabels: { app.kubernetes.io/name: $2 } }
   template:
-    metadata: { labels: { app: $2 } }
+    metadata: { labels: { app.kubernetes.io/name: $2 } }
     spec:
       enableServiceLinks: false
       automountServiceAccountToken: false
@@ -39,7 +39,7 @@ old_version='n=0; while :; do redis-cli -c -h $REDIS HSET tenant:e2e-old-$n id e
 # What the new version writes: a tenant a second, in current keys, and one that was there before, over and over.
 new_version='n=0; while :; do redis-cli -c -h $REDIS HSET "tenant:{e2e-new-$HOSTNAME-$n}:tenant" id e2e-new-$HOSTNAME-$n; redis-cli -c -h $REDIS HSET "tenant:{e2e-1}:tenant" updated_at "$(date +%s)"; n=$((n+1)); sleep 1; done'
 
-# The gate as an init container, for outpost's standard input: gate REDIS CLUSTER ARGUMENT…
+# A gate that asks for 001_hash_tags as an init container, for outpost's standard input: gate REDIS CLUSTER ARGUMENT…
 gate() {
   local redis=$1 cluster=$2 arguments
   shift 2
@@ -56,6 +56,21 @@ initContainers:
       - { name: REDIS_PASSWORD, valueFrom: { secretKeyRef: { name: $redis-auth, key: password } } }
     securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: [ALL] } }
 TXT
+}
+
+# deploy/samples/outpost.yaml as it is, but for what can't be had here: the images, and what only Outpost answers.
+# sample_of_outpost REDIS
+sample_of_outpost() {
+  kubectl create --dry-run=client -o json -f "$root/deploy/samples/outpost.yaml" |
+    jq --arg redis "$1" --arg script "$new_version" '
+      if .kind == "Deployment" then .spec.template.spec |= (
+        .initContainers[0] |= (.image = "localhost/outpost-migrate-redis:current" | .imagePullPolicy = "Never") |
+        .containers[0] |= (.image = "localhost/e2e-redis:1" | .imagePullPolicy = "Never" | del(.readinessProbe)
+          | .command = ["sh", "-c", $script]
+          | .env = [{ name: "REDIS", value: $redis },
+              { name: "REDISCLI_AUTH", valueFrom: { secretKeyRef: { name: ($redis + "-auth"), key: "password" } } }]))
+      else . end' |
+    kubectl apply -f - >/dev/null
 }
 
 # A field of a pod's gate: gate_state NAMESPACE POD JSONPATH

@@ -75,7 +75,7 @@ until_reason() {
 patch() { kubectl -n "$1" patch rmig "$2" --type merge -p "$3" >/dev/null; }
 
 # A RedisMigration of Redis REDIS with its Secret REDIS-auth; further lines of spec on standard input:
-# migration NAMESPACE NAME REDIS CLUSTER
+# migration NAMESPACE NAME REDIS CLUSTER [MIGRATION]
 migration() {
   {
     cat <<TXT
@@ -83,7 +83,7 @@ apiVersion: migrate.outpost.dev/v1alpha1
 kind: RedisMigration
 metadata: { name: $2, namespace: $1 }
 spec:
-  migration: 001_hash_tags
+  migration: ${5-001_hash_tags}
   redis: { host: $3, cluster: $4, passwordSecretRef: { name: $3-auth, key: password } }
 TXT
     sed 's/^/  /'
@@ -92,11 +92,11 @@ TXT
 
 # The pods of a Deployment that matter: not those on their way out.
 pods_of() {
-  kubectl -n "$1" get pods -l "app=$2" -o json |
+  kubectl -n "$1" get pods -l "app.kubernetes.io/name=$2" -o json |
     jq -r '.items[] | select(.metadata.deletionTimestamp == null) | .metadata.name'
 }
 
-no_pods() { [[ -z $(kubectl -n "$1" get pods -l "app=$2" -o name) ]]; }
+no_pods() { [[ -z $(kubectl -n "$1" get pods -l "app.kubernetes.io/name=$2" -o name) ]]; }
 
 # How many targets there are: targets NAMESPACE REDIS
 targets() { census "$1" "$2" | count_of current; }

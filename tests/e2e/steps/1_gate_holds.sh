@@ -11,7 +11,7 @@ pods_are() { [[ $(pods_of outpost "$1" | wc -l) == "$2" ]]; }
 
 says_pending() {
   local log
-  log=$(kubectl -n outpost logs "$1" -c gate)
+  log=$(kubectl -n outpost logs "$1" -c wait-for-keyspace)
   echo "$log"
   [[ $log == *'pending: 001_hash_tags'* ]]
 }
@@ -27,7 +27,10 @@ kubectl -n outpost scale deployment/outpost --replicas=0 >/dev/null
 until_true 60 'the old version is gone' no_pods outpost outpost
 note 'the old version is scaled to zero'
 
-gate redis-cluster true --wait 10m | outpost outpost outpost 2 redis-cluster "$new_version"
+# The sample that README points to, with the Secret that its Outpost reads.
+kubectl -n outpost create secret generic outpost \
+  --from-file=REDIS_PASSWORD=<(kubectl -n outpost get secret redis-cluster-auth -o 'jsonpath={.data.password}' | base64 -d) >/dev/null
+sample_of_outpost redis-cluster
 until_true 60 'two pods of the new version' pods_are outpost 2
 for pod in $(pods_of outpost outpost); do
   until_true 60 "the gate of $pod runs" waits outpost "$pod"

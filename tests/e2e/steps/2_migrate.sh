@@ -28,6 +28,24 @@ expect 'legacy keys that are left' "$(count_of legacy <<<"$after")" "$legacy"
 expect 'mark' "$(mark outpost redis-cluster 001_hash_tags status)" applied
 [[ -n $(mark outpost redis-cluster 001_hash_tags verified_at) ]] || die 'the mark is not stamped'
 
+# The new version needs the next two migrations as well: the gate goes on holding it.
+gate_says() {
+  local log
+  log=$(kubectl -n outpost logs deployment/outpost -c wait-for-keyspace)
+  echo "$log"
+  [[ $(grep -F pending: <<<"$log" | tail -n 1) == *"$1"* ]]
+}
+until_true 60 'the gate waits for the next one' gate_says 'pending: 002_timestamps'
+note 'the gate waits for 002_timestamps'
+migration outpost entity redis-cluster true 003_entity </dev/null
+until_reason outpost entity PredecessorPending 60
+migration outpost timestamps redis-cluster true 002_timestamps </dev/null
+until_condition outpost timestamps Verified 60
+until_condition outpost entity Verified 120
+created=$(in_redis outpost redis-cluster-0 -c HGET 'tenant:{e2e-2}:tenant' created_at)
+expect 'created_at of a tenant' "$created" "$(date -u -d 2025-06-07T08:09:10Z +%s)000"
+expect 'entity of a tenant' "$(in_redis outpost redis-cluster-0 -c HGET 'tenant:{e2e-2}:tenant' entity)" tenant
+
 kubectl -n outpost rollout status deployment/outpost --timeout=120s
 note 'the pods that the gate held run'
 # Its backoff may be at half a minute by now.
