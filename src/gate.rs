@@ -101,7 +101,7 @@ fn readiness(standing: &Standing, parameters: &str, trust_marks: bool) -> Readin
         (Mark::Unstamped, None) if trust_marks => Readiness::Applied,
         (Mark::Unstamped, None) => Readiness::Unproven,
         (Mark::Absent, Some(_)) => Readiness::NotApplicableButUnmarked,
-        (Mark::Absent, None) if standing.is_claimed => Readiness::Claimed,
+        (Mark::Absent, None) if standing.claim.is_some() => Readiness::Claimed,
         (Mark::Absent, None) => Readiness::Unmarked,
     }
 }
@@ -254,8 +254,8 @@ impl Gate {
                 }
                 Readiness::Claimed => {
                     all.is_to_write = true;
-                    if let Some(writer) = writer {
-                        init::withdraw(writer, assignment).await?;
+                    if let (Some(writer), Some(token)) = (writer, &standing.claim) {
+                        init::withdraw(writer, assignment, token).await?;
                     }
                     pending(open, None)
                 }

@@ -733,3 +733,23 @@ async fn missing_replicas_keep_the_gate_shut_and_are_waited_for() {
     CommandLine::end(&waiting).await.assert_code(0).assert_said("Initialised");
     assert_initialised(&redis).await;
 }
+
+#[tokio::test]
+async fn a_legacy_key_after_an_init_that_was_killed_between_its_stamps_is_not_stranded() {
+    let server = start().await;
+    let redis = server.endpoint();
+    let applied = [("status", "applied"), ("applied_at", "2026-01-01T00:00:00Z")];
+    let mark = |name: &str, field| {
+        let fields = applied.into_iter().chain([(field, "dead")]);
+        Entry::new(format!("outpost:migration:{name}"), Value::hash(fields))
+    };
+    let half =
+        [mark("001_hash_tags", "init_token"), mark("002_timestamps", "init_claim"), mark("003_entity", "init_claim")];
+    let late = Entry::new("tenant:late", Value::hash([("id", "late")]));
+    load(&redis, half.into_iter().chain([late])).await;
+
+    let next = current(&redis).await;
+    assert_eq!(next.code, Some(1), "{}", next.said);
+    assert!(next.said.contains("001_hash_tags"), "{}", next.said);
+    assert!(marks(&redis).await.is_empty(), "what the dead one stamped and claimed is withdrawn");
+}

@@ -80,6 +80,13 @@ pub(super) struct Row {
     description: &'static str,
 }
 
+impl Row {
+    /// Whether its originals were removed.
+    pub(super) fn has_been_cleaned_up(&self) -> bool {
+        self.cleaned_up_at.is_some()
+    }
+}
+
 /// Where each migration stands.
 pub(super) fn rows(standings: &[Standing], parameters: &str) -> Vec<Row> {
     standings.iter().map(|standing| row(standing, parameters)).collect()

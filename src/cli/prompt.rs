@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::{ExitCode, Failure};
-use crate::engine::Stop;
 
 /// Whether a command that would ask may ask: refuses before anything is done if nobody could answer.
 ///
@@ -32,7 +31,7 @@ pub(super) async fn confirm(question: &str, yes: bool, stop: &CancellationToken)
         answer = read_line() => Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")),
         () = stop.cancelled() => {
             let _ = writeln!(anstream::stderr().lock());
-            Err(Stop::Interrupted.into())
+            Err(Failure::new(ExitCode::NotDone, "interrupted at the question; no entry was touched"))
         }
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn next(rows: &[Row], is_locked: bool) -> String {
         ),
         (Some(row), _) => format!("{} is pending: see `outpost-migrate-redis plan`", row.name),
         (None, Some(name)) => format!("{name} was applied for the other key layout: see --key-layout"),
+        (None, None) if rows.iter().any(Row::has_been_cleaned_up) => "nothing; everything is applied".to_owned(),
         (None, None) => "nothing; everything is applied. Originals go with `outpost-migrate-redis cleanup`".to_owned(),
     }
 }

@@ -48,8 +48,10 @@ pub async fn initialise(
     acknowledge(writer, candidates).await?;
     if !emptiness::is_empty(writer, prefixes, stop).await? {
         // The last first: what is left if this ends halfway says no more than it should.
-        for (assignment, _) in candidates.iter().rev() {
-            withdraw(writer, assignment).await?;
+        for (assignment, standing) in candidates.iter().rev() {
+            for token in [Some(token), standing.claim.as_deref()].into_iter().flatten() {
+                withdraw(writer, assignment, token).await?;
+            }
         }
         return Ok(Initialised::NotFresh);
     }
@@ -60,12 +62,13 @@ pub async fn initialise(
     Ok(Initialised::Done)
 }
 
-/// Withdraws the mark of an initialisation that did not end; any other mark stays. Gives whether there was one.
+/// Withdraws the mark that the initialisation of this token made, since it did not end; any other mark stays. Gives
+/// whether there was one.
 ///
 /// # Errors
 /// The fault that stayed.
-pub async fn withdraw(writer: &Writer, assignment: &Assignment) -> Result<bool, Stop> {
-    Ok(writer.withdraw_mark(&assignment.mark_key(), INIT_CLAIM).await?)
+pub async fn withdraw(writer: &Writer, assignment: &Assignment, token: &str) -> Result<bool, Stop> {
+    Ok(writer.withdraw_mark(&assignment.mark_key(), INIT_CLAIM, INIT_TOKEN, token).await?)
 }
 
 /// Whether it is another tool's mark, which is stamped at the end and never withdrawn.

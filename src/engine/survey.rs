@@ -10,7 +10,7 @@ use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::state_keys::StateKeys;
 use crate::migrations::{Applicability, Migration, Registry, Scope};
 use crate::model::key::RedisKey;
-use crate::model::mark::{INIT_CLAIM, Mark};
+use crate::model::mark::{INIT_CLAIM, INIT_TOKEN, Mark};
 use crate::model::time::UnixMillis;
 
 /// What Redis says about a migration.
@@ -45,8 +45,8 @@ pub struct Standing {
     pub mark: Mark,
     /// When it was marked, whoever did it.
     pub applied_at: Option<UnixMillis>,
-    /// Whether an initialisation began to mark it and did not end.
-    pub is_claimed: bool,
+    /// The token of an initialisation that began to mark it and did not end.
+    pub claim: Option<String>,
     /// Why it never applies to this keyspace, if so.
     pub not_applicable: Option<&'static str>,
 }
@@ -59,15 +59,28 @@ pub async fn standings(keyspace: &Keyspace, registry: &Registry, scope: &Scope) 
     let names = StateKeys::new(scope.deployment_id.as_deref());
     let keys: Vec<RedisKey> = registry.iter().map(|migration| names.mark(migration.name())).collect();
     let hashes = keyspace.hashes(&keys).await?;
-    Ok(registry.iter().zip(hashes).map(|(migration, fields)| standing(migration, &fields, scope)).collect())
+    let mut standings: Vec<Standing> =
+        registry.iter().zip(&hashes).map(|(migration, fields)| standing(migration, fields, scope)).collect();
+    let open: Vec<String> = standings.iter().filter_map(|standing| standing.claim.clone()).collect();
+    for (standing, fields) in standings.iter_mut().zip(&hashes) {
+        // An initialisation that stamped some and still claims others did not end either.
+        let stamped_by = text(fields, INIT_TOKEN).filter(|token| open.contains(token));
+        if stamped_by.is_some() && text(fields, "verified_at").is_none() {
+            (standing.mark, standing.claim) = (Mark::Absent, stamped_by);
+        }
+    }
+    Ok(standings)
+}
+
+fn text(fields: &BTreeMap<Vec<u8>, Vec<u8>>, name: &str) -> Option<String> {
+    fields.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 fn standing(migration: &Arc<dyn Migration>, fields: &BTreeMap<Vec<u8>, Vec<u8>>, scope: &Scope) -> Standing {
-    let text = |name: &str| fields.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value));
     let mark = Mark::from_fields(fields);
     Standing {
-        applied_at: text("applied_at").and_then(|text| UnixMillis::parse_rfc3339(&text)),
-        is_claimed: mark == Mark::Absent && fields.contains_key(INIT_CLAIM.as_bytes()),
+        applied_at: text(fields, "applied_at").and_then(|text| UnixMillis::parse_rfc3339(&text)),
+        claim: text(fields, INIT_CLAIM).filter(|_| mark == Mark::Absent),
         mark,
         not_applicable: not_applicable(migration.as_ref(), scope),
         migration: Arc::clone(migration),

@@ -219,11 +219,12 @@ pub(super) static CONFIRM_MARK: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS` mark; `ARGV` name of the claim: deletes a mark that is claimed, by whomever, and that nobody vouches for.
+/// `KEYS` mark; `ARGV` name of the claim, name of the stamp, token: deletes a mark that the initialisation of this
+/// token claimed or stamped, unless it was proven since.
 pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
-         if redis.call('HEXISTS', KEYS[1], 'verified_at') == 1 or redis.call('HEXISTS', KEYS[1], 'init_token') == 1 then
+        "if redis.call('HEXISTS', KEYS[1], 'verified_at') == 1 then return 0 end
+         if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[3] and redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then
            return 0
          end
          return redis.call('DEL', KEYS[1])",

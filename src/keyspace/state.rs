@@ -92,12 +92,12 @@ impl Writer {
         Ok(value::int(self.run_one(command).await?)? == 1)
     }
 
-    /// Deletes a mark that is only claimed. Gives whether it was.
+    /// Deletes a mark that the initialisation of this token claimed or stamped. Gives whether it was.
     ///
     /// # Errors
     /// The fault that stayed.
-    pub async fn withdraw_mark(&self, mark: &RedisKey, claim: &str) -> Result<bool, Fault> {
-        let command = Command::script(&script::WITHDRAW_MARK, &[mark]).arg(claim);
+    pub async fn withdraw_mark(&self, mark: &RedisKey, claim: &str, stamp: &str, token: &str) -> Result<bool, Fault> {
+        let command = Command::script(&script::WITHDRAW_MARK, &[mark]).arg(claim).arg(stamp).arg(token);
         Ok(value::int(self.run_one(command).await?)? == 1)
     }
 
