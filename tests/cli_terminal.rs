@@ -138,7 +138,7 @@ async fn ctrl_c_in_the_middle_finishes_the_batch_and_the_next_run_completes() {
     expected.wait_halfway(&endpoint).await;
     apply.type_in(CTRL_C);
     let (code, drawn) = apply.finish().await;
-    assert!(code == 1 && drawn.contains("interrupted at the question") && drawn.contains("start again"), "{code}\n{drawn}");
+    assert!(code == 1 && drawn.contains("stopped as asked") && drawn.contains("start again"), "{code}\n{drawn}");
     expected.assert_halfway(&endpoint).await;
     assert_no_lock(&endpoint).await;
     Bench::new(&endpoint).assert_no_mark().await;
