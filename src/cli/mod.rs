@@ -79,6 +79,7 @@ pub enum Command {
     /// Mark a fresh Redis as current, or say what is pending (what Outpost's pods run as init container)
     Init(init::InitArgs),
     /// List the migrations and where each stands
+    #[command(after_help = "Example:\n  outpost-migrate-redis list --output json")]
     List,
     /// Show what apply would do; writes nothing
     Plan(plan::PlanArgs),
@@ -91,16 +92,19 @@ pub enum Command {
     /// Show who holds the lock, and take it away
     Unlock(unlock::UnlockArgs),
     /// Show where each migration stands, who holds the lock, and what to do next
+    #[command(after_help = "Example:\n  outpost-migrate-redis status --redis-host redis.example --redis-cluster")]
     Status,
     /// Run the Kubernetes operator
     Operator(operator::OperatorArgs),
     /// Ask whether an operator is ready, by its /readyz
     Ready(ready::ReadyArgs),
     /// Print the `CustomResourceDefinition` of `RedisMigration`
+    #[command(after_help = "Example:\n  outpost-migrate-redis crd | kubectl apply -f -")]
     Crd,
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page
+    #[command(after_help = "Example:\n  outpost-migrate-redis man | man -l -")]
     Man,
 }
 
