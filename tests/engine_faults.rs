@@ -358,7 +358,11 @@ async fn tls_failures_are_told_from_other_trouble() {
     let class = refused(with(&|tls| tls.client = None)).await.0;
     let is_told = matches!(class, FaultClass::ClientCertificate | FaultClass::ClosedAtOnce);
     assert!(is_told, "no client certificate: {class:?}");
-    assert_eq!(refused(with(&|tls| tls.ca_pem = Some(b"nonsense".to_vec()))).await.0, FaultClass::TlsFailed, "no PEM");
+    assert_eq!(
+        refused(with(&|tls| tls.ca_pem = Some(b"nonsense".to_vec()))).await.0,
+        FaultClass::CertificateUntrusted,
+        "no PEM"
+    );
     let trusting = with(&|tls| {
         tls.ca_pem = None;
         tls.insecure_skip_verify = true;
