@@ -1,0 +1,101 @@
+//! What another client of the same server feels while apply runs, and whether `keysPerSecond` is kept.
+//!
+//! Owns the other client: it asks at a steady rate whatever the answers do, and counts from when each request was
+//! due, so that a pause is felt by every request that fell into it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::keys::Keys;
+use crate::raw::Lane;
+use crate::report::{Line, Report};
+use crate::steps::{Order, Walk};
+
+const PER_SECOND: u32 = 1000;
+
+/// Own keys of the other client.
+const KEYS: usize = 1000;
+
+/// How long a paced apply is watched.
+const WATCHED: f64 = 10.0;
+
+/// Rates of the paced runs.
+const PACES: [u32; 2] = [2_000, 8_000];
+
+/// A run hash is left by an apply that was not proven.
+const STATE_KEYS: usize = 1;
+
+/// Without a limit, beside the idle control, and at each pace.
+pub async fn measure(keys: &Keys, report: &mut Report) {
+    let port = keys.ports[0];
+    let idle = felt(port, || thread::sleep(Duration::from_secs(3)));
+    tell(report, "idle", idle);
+    let settings = [None].into_iter().chain(PACES.map(Some));
+    for pace in settings {
+        keys.reload().await;
+        let mut order = Order::new(&keys.redis, Walk::Apply);
+        order.keys_per_second = pace;
+        order.seconds = pace.map(|_| WATCHED);
+        let mut costs = Vec::new();
+        let during = felt(port, || costs = order.run());
+        let name = pace.map_or("apply without limits".to_owned(), |pace| format!("apply, keysPerSecond {pace}"));
+        tell(report, &name, during);
+        let (Some(pace), Some(cost)) = (pace, costs.first()) else { continue };
+        // Counted on the server, not by our own words: what is there beyond the sources.
+        let foreign = KEYS + STATE_KEYS;
+        let copied = keys.size().saturating_sub(keys.pairs.len() + foreign);
+        if copied < keys.pairs.len() {
+            let rate = copied as f64 / cost.seconds;
+            report.push(Line::new("pace", name, rate, "keys/s").of("keysPerSecond", f64::from(pace)).peak(cost.peak));
+        } else {
+            report.notes.push(format!("{name}: all was copied before the time was over; use more entries"));
+        }
+    }
+}
+
+fn tell(report: &mut Report, when: &str, mut milliseconds: Vec<f64>) {
+    milliseconds.sort_by(f64::total_cmp);
+    let at = |share: f64| milliseconds[((milliseconds.len() - 1) as f64 * share) as usize];
+    for (name, value) in [("p50", at(0.5)), ("p99", at(0.99)), ("p99.9", at(0.999)), ("max", at(1.0))] {
+        report.push(Line::new("latency", format!("{when}: {name}"), value, "ms"));
+    }
+}
+
+/// How long the other client waits for each answer, in milliseconds, while something else is done.
+fn felt(port: u16, meanwhile: impl FnOnce()) -> Vec<f64> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let client = scope.spawn(|| ask_until(port, &over));
+        meanwhile();
+        over.store(true, Ordering::Relaxed);
+        client.join().expect("the other client")
+    })
+}
+
+fn ask_until(port: u16, over: &AtomicBool) -> Vec<f64> {
+    let mut lane = Lane::open(port);
+    let mut waits = Vec::new();
+    let key = |number: usize| format!("other:{}", number % KEYS);
+    (0..KEYS).for_each(|number| {
+        lane.ask(&[b"HSET", key(number).as_bytes(), b"field", b"value"]);
+    });
+    let began = Instant::now();
+    for number in 0_u32.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let due = began + Duration::from_secs(1) * number / PER_SECOND;
+        if let Some(early) = due.checked_duration_since(Instant::now()) {
+            thread::sleep(early);
+        }
+        let key = key(number as usize);
+        if number % 2 == 0 {
+            lane.ask(&[b"HGET", key.as_bytes(), b"field"]);
+        } else {
+            lane.ask(&[b"HSET", key.as_bytes(), b"field", b"value"]);
+        }
+        waits.push(due.elapsed().as_secs_f64() * 1000.0);
+    }
+    waits
+}
