@@ -176,7 +176,7 @@ pub fn pipelined(
     let batches = count.div_ceil(items);
     let of = |batch: usize| batch * items..((batch + 1) * items).min(count);
     let mut lanes: Vec<Lane> = (0..LANES.min(batches)).map(|_| Lane::open(port)).collect();
-    let mut send = |lane: &mut Lane, batch: usize| {
+    let send = |lane: &mut Lane, batch: usize| {
         of(batch).for_each(|item| push(item, &mut lane.write));
         lane.send();
     };
