@@ -3,14 +3,16 @@
 //! Owns the other client: it asks at a steady rate whatever the answers do, and counts from when each request was
 //! due, so that a pause is felt by every request that fell into it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::keys::Keys;
+use crate::limits;
 use crate::raw::Lane;
 use crate::report::{Line, Report};
-use crate::steps::{Order, Walk};
+use crate::steps::{Order, Walk, unix_now};
 
 const PER_SECOND: u32 = 1000;
 
@@ -30,7 +32,10 @@ const STATE_KEYS: usize = 1;
 pub async fn measure(keys: &Keys, report: &mut Report) {
     let port = keys.ports[0];
     let idle = felt(port, || thread::sleep(Duration::from_secs(3)));
-    tell(report, "idle", idle);
+    tell(report, "idle", idle, f64::MIN..f64::MAX);
+    // What a client without any regard does to others, to measure ours by.
+    let raw = felt(port, || drop(limits::copy(keys)));
+    tell(report, "COPY by raw pipelines", raw, f64::MIN..f64::MAX);
     let settings = [None].into_iter().chain(PACES.map(Some));
     for pace in settings {
         keys.reload().await;
@@ -40,8 +45,9 @@ pub async fn measure(keys: &Keys, report: &mut Report) {
         let mut costs = Vec::new();
         let during = felt(port, || costs = order.run());
         let name = pace.map_or("apply without limits".to_owned(), |pace| format!("apply, keysPerSecond {pace}"));
-        tell(report, &name, during);
-        let (Some(pace), Some(cost)) = (pace, costs.first()) else { continue };
+        let Some(cost) = costs.first() else { continue };
+        tell(report, &name, during, cost.began..cost.began + cost.seconds);
+        let Some(pace) = pace else { continue };
         // Counted on the server, not by our own words: what is there beyond the sources.
         let foreign = KEYS + STATE_KEYS;
         let copied = keys.size().saturating_sub(keys.pairs.len() + foreign);
@@ -54,7 +60,18 @@ pub async fn measure(keys: &Keys, report: &mut Report) {
     }
 }
 
-fn tell(report: &mut Report, when: &str, mut milliseconds: Vec<f64>) {
+/// How long one request waited.
+struct Wait {
+    /// When it was due, in seconds since 1970.
+    due: f64,
+    milliseconds: f64,
+}
+
+/// Reports the waits of requests that were due while what is measured ran; starting and planning are not.
+fn tell(report: &mut Report, when: &str, waits: Vec<Wait>, due: Range<f64>) {
+    let during = waits.into_iter().filter(|wait| due.contains(&wait.due));
+    let mut milliseconds: Vec<f64> = during.map(|wait| wait.milliseconds).collect();
+    assert!(!milliseconds.is_empty(), "{when}: over before anybody could feel it; use more entries");
     milliseconds.sort_by(f64::total_cmp);
     let at = |share: f64| milliseconds[((milliseconds.len() - 1) as f64 * share) as usize];
     for (name, value) in [("p50", at(0.5)), ("p99", at(0.99)), ("p99.9", at(0.999)), ("max", at(1.0))] {
@@ -63,7 +80,7 @@ fn tell(report: &mut Report, when: &str, mut milliseconds: Vec<f64>) {
 }
 
 /// How long the other client waits for each answer, in milliseconds, while something else is done.
-fn felt(port: u16, meanwhile: impl FnOnce()) -> Vec<f64> {
+fn felt(port: u16, meanwhile: impl FnOnce()) -> Vec<Wait> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let client = scope.spawn(|| ask_until(port, &over));
@@ -73,7 +90,7 @@ fn felt(port: u16, meanwhile: impl FnOnce()) -> Vec<f64> {
     })
 }
 
-fn ask_until(port: u16, over: &AtomicBool) -> Vec<f64> {
+fn ask_until(port: u16, over: &AtomicBool) -> Vec<Wait> {
     let mut lane = Lane::open(port);
     let mut waits = Vec::new();
     let key = |number: usize| format!("other:{}", number % KEYS);
@@ -95,7 +112,8 @@ fn ask_until(port: u16, over: &AtomicBool) -> Vec<f64> {
         } else {
             lane.ask(&[b"HSET", key.as_bytes(), b"field", b"value"]);
         }
-        waits.push(due.elapsed().as_secs_f64() * 1000.0);
+        let waited = due.elapsed().as_secs_f64();
+        waits.push(Wait { due: unix_now() - waited, milliseconds: waited * 1000.0 });
     }
     waits
 }

@@ -7,6 +7,9 @@ use crate::limits::Limits;
 use crate::report::{Line, Report, median};
 use crate::steps::{Cost, Order, Walk};
 
+/// The part of the limits that bounds a step, in seconds.
+type Bound = fn(&Limits) -> f64;
+
 /// What was measured in turns.
 pub struct Rounds {
     place: &'static str,
@@ -59,7 +62,7 @@ impl Rounds {
         }
         let scan_copy = format!("SCAN+{copy}");
         let all_copy = format!("SCAN+probe+{copy}");
-        let lines: [(&str, &str, fn(&Limits) -> f64); 8] = [
+        let lines: [(&str, &str, Bound); 8] = [
             ("plan", "SCAN+probe+EXISTS", |limits| limits.scan + limits.probe + limits.exists),
             ("apply", copy, copied),
             ("apply", &scan_copy, |limits| limits.scan + limits.copy),
@@ -103,7 +106,7 @@ impl Rounds {
     }
 }
 
-fn kinds(copy: &str) -> [(&str, fn(&Limits) -> f64); 6] {
+fn kinds(copy: &str) -> [(&str, Bound); 6] {
     [
         ("SCAN", |limits| limits.scan),
         ("probe", |limits| limits.probe),

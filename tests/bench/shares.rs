@@ -11,6 +11,7 @@ mod support;
 #[path = "../support/operator.rs"]
 mod operator;
 
+mod commands;
 mod gate;
 mod idle;
 mod keys;
@@ -82,6 +83,7 @@ enum Part {
     Validate,
     Standalone,
     Cluster,
+    Commands,
     Latency,
     Gate,
     Operator,
@@ -118,7 +120,7 @@ async fn main() -> ExitCode {
 async fn measure(cli: &Cli) -> Report {
     let mut report = Report::default();
     let wanted = |part: Part| cli.only.is_empty() || cli.only.contains(&part);
-    if [Part::Validate, Part::Standalone, Part::Latency].into_iter().any(wanted) {
+    if [Part::Validate, Part::Standalone, Part::Commands, Part::Latency].into_iter().any(wanted) {
         let server = Standalone::start(Options::default()).await;
         let keys = Keys::load(server.endpoint(), cli.entries).await;
         if wanted(Part::Validate) {
@@ -127,14 +129,22 @@ async fn measure(cli: &Cli) -> Report {
         if wanted(Part::Standalone) {
             Rounds::run("standalone", &keys, cli.rounds).await.tell(&mut report);
         }
+        if wanted(Part::Commands) {
+            commands::measure("standalone", &keys, &mut report).await;
+        }
         if wanted(Part::Latency) {
             latency::measure(&keys, &mut report).await;
         }
     }
-    if wanted(Part::Cluster) {
+    if wanted(Part::Cluster) || wanted(Part::Commands) {
         let cluster = Cluster::start(3, 0, Options::default()).await;
         let keys = Keys::load(cluster.endpoint(), cli.entries).await;
-        Rounds::run("cluster of 3", &keys, cli.rounds).await.tell(&mut report);
+        if wanted(Part::Cluster) {
+            Rounds::run("cluster of 3", &keys, cli.rounds).await.tell(&mut report);
+        }
+        if wanted(Part::Commands) {
+            commands::measure("cluster of 3", &keys, &mut report).await;
+        }
     }
     if wanted(Part::Gate) {
         gate::measure([cli.entries / 100, cli.entries], &mut report).await;

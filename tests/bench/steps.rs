@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use outpost_migrate_redis::engine::Stop;
@@ -54,6 +54,8 @@ pub enum Walk {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cost {
     pub step: String,
+    /// When it began, in seconds since 1970.
+    pub began: f64,
     pub seconds: f64,
     /// Processor seconds of the child.
     pub client_cpu: f64,
@@ -177,6 +179,7 @@ async fn clean_up(bench: &Bench) -> Vec<Cost> {
 struct Stopwatch {
     redis: Endpoint,
     began: Instant,
+    began_unix: f64,
     client_cpu: f64,
     server_cpu: f64,
 }
@@ -187,7 +190,7 @@ impl Stopwatch {
         let server_cpu = server_cpu(&redis).await;
         // The highest resident size starts over.
         fs::write("/proc/self/clear_refs", "5").expect("the highest resident size starts over");
-        Self { redis, server_cpu, client_cpu: own_cpu(), began: Instant::now() }
+        Self { redis, server_cpu, client_cpu: own_cpu(), began_unix: unix_now(), began: Instant::now() }
     }
 
     async fn stop(self, step: &str, entries: u64) -> Cost {
@@ -195,8 +198,13 @@ impl Stopwatch {
         let client_cpu = own_cpu() - self.client_cpu;
         let peak = status_bytes("self", "VmHWM");
         let server_cpu = server_cpu(&self.redis).await - self.server_cpu;
-        Cost { step: step.to_owned(), seconds, client_cpu, server_cpu, peak, entries }
+        Cost { step: step.to_owned(), began: self.began_unix, seconds, client_cpu, server_cpu, peak, entries }
     }
+}
+
+/// Seconds since 1970, the only clock that two processes share without further ado.
+pub fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs_f64()
 }
 
 async fn server_cpu(redis: &Endpoint) -> f64 {
