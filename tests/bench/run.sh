@@ -2,7 +2,7 @@
 # Builds the benchmark for release and runs it. README.md beside this says what its lines mean.
 #
 # Usage: tests/bench/run.sh [--entries 100k|1m|10m] [--rounds N] [--only PART…] [--json FILE]
-#        tests/bench/run.sh --check      fails if a share of the limit is below its floor (two minutes)
+#        tests/bench/run.sh --check      fails if a share of the limit is below its floor (a minute, once built)
 #        tests/bench/run.sh --pure       micro-benchmarks of what needs no Redis
 set -euo pipefail
 
