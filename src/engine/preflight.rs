@@ -9,6 +9,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::certificate::{CertificateEnd, Whose};
+use crate::keyspace::dialect::Dialect;
 use crate::keyspace::server::{Permission, ServerFacts};
 use crate::keyspace::topology::Topology;
 use crate::migrations::Rule;
@@ -16,9 +17,6 @@ use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
 use crate::model::time::UnixMillis;
-
-/// `PEXPIRETIME` and what the scripts build on came with 7.0.
-const OLDEST: (u32, u32, u32) = (7, 0, 0);
 
 /// A certificate that ends within this time is worth a warning.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -71,8 +69,8 @@ fn certificate(end: &CertificateEnd, now: UnixMillis) -> Option<Finding> {
 
 fn version(server: &ServerFacts) -> Option<Finding> {
     let (major, minor, patch) = server.version;
-    (server.version < OLDEST).then(|| {
-        let message = format!("{} runs Redis {major}.{minor}.{patch}; 7.0 or newer is needed", server.node);
+    server.dialect.is_none().then(|| {
+        let message = format!("{} runs Redis {major}.{minor}.{patch}; 6.2 or newer is needed", server.node);
         Finding::error(FindingCode::RedisVersion, message)
     })
 }
@@ -214,6 +212,7 @@ mod tests {
         ServerFacts {
             node: NodeAddress { host: "h".into(), port: 1 },
             version: (7, 0, 15),
+            dialect: Some(Dialect::Absolute),
             used_memory: 100 << 20,
             max_memory: 0,
             eviction_policy: "noeviction".into(),
@@ -272,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_old_server_is_an_error() {
-        let old = ServerFacts { version: (6, 2, 14), ..server() };
-        assert!(version(&old).is_some_and(|finding| finding.message.contains("6.2.14")));
+        let old = ServerFacts { version: (6, 0, 16), dialect: None, ..server() };
+        assert!(version(&old).is_some_and(|finding| finding.message.contains("6.0.16")));
     }
 }
