@@ -43,7 +43,9 @@ pub(super) async fn findings(
     findings.extend(replicas(&facts, assignment.min_replicas));
     findings.extend(keyspace.certificate_ends().await.iter().filter_map(|end| certificate(end, now())));
     if let Some(example) = example {
-        findings.extend(permissions(keyspace, assignment, example).await?);
+        // The oldest server decides what can be asked of all of them.
+        let dialect = facts.iter().filter_map(|server| server.dialect).min().unwrap_or(Dialect::Relative);
+        findings.extend(permissions(keyspace, assignment, example, dialect).await?);
     }
     Ok(findings)
 }
@@ -150,7 +152,7 @@ fn cluster(topology: &Topology) -> Vec<Finding> {
 }
 
 /// Commands that apply, verify and cleanup run, each on a key of the kind that it touches.
-fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) -> Vec<Vec<Vec<u8>>> {
+fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey), dialect: Dialect) -> Vec<Vec<Vec<u8>>> {
     let (mark, lock) = (assignment.mark_key(), assignment.state_keys().locks().swap_remove(0));
     let (source, target) = (source.as_bytes(), target.as_bytes());
     let command = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
@@ -175,16 +177,30 @@ fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) ->
         command(&[b"SET", lock.as_bytes(), b"x"]),
         command(&[b"WAIT", b"0", b"0"]),
     ];
-    on_entries.into_iter().chain(always).collect()
+    let by_dialect = match dialect {
+        Dialect::Relative => vec![command(&[b"PTTL", source]), command(&[b"TIME"])],
+        Dialect::Absolute => vec![command(&[b"PEXPIRETIME", source])],
+        Dialect::FieldExpiry => vec![
+            command(&[b"PEXPIRETIME", source]),
+            command(&[b"HPEXPIRETIME", source, b"FIELDS", b"1", b"x"]),
+            command(&[b"HPEXPIREAT", target, b"1", b"FIELDS", b"1", b"x"]),
+        ],
+    };
+    on_entries.into_iter().chain(always).chain(by_dialect).collect()
 }
 
 async fn permissions(
     keyspace: &Keyspace,
     assignment: &Assignment,
     example: &(RedisKey, RedisKey),
+    dialect: Dialect,
 ) -> Result<Vec<Finding>, Stop> {
+    if !dialect.has_dry_run() {
+        let message = "Redis before 7.0 does not tell a user's permissions (ACL DRYRUN), so they were not checked";
+        return Ok(vec![Finding::note(FindingCode::CheckNotPermitted, message)]);
+    }
     let mut findings = Vec::new();
-    for command in commands(assignment, example) {
+    for command in commands(assignment, example, dialect) {
         match keyspace.permission(&command).await? {
             Permission::Granted => {}
             Permission::Denied => {
