@@ -21,9 +21,9 @@ use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::{Plan, Seen};
 
-/// Entries above either size can't be copied in one piece without holding the server too long.
-const HUGE_BYTES: u64 = 1024 * 1024;
-const HUGE_MEMBERS: u64 = 10_000;
+/// Entries that take more memory can't be copied in one piece without holding the server too long: what takes time
+/// is members, and 10,000 that are stored each by itself take more than this, however small they are.
+const HUGE_BYTES: u64 = 512 * 1024;
 
 /// Reads the whole keyspace and says what apply would do.
 ///
@@ -192,7 +192,7 @@ fn findings_of(seen: &Seen, huge: u64, scattered: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     if huge > 0 {
         let message = format!(
-            "{huge} entries are larger than 1 MiB or 10,000 members and can't be copied in one piece; \
+            "{huge} entries take more than 512 KiB of memory and can't be copied in one piece; \
              split or remove them"
         );
         findings.push(Finding::error(FindingCode::HugeEntries, message));

@@ -9,6 +9,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::certificate::{CertificateEnd, Whose};
+use crate::keyspace::dialect::Dialect;
 use crate::keyspace::server::{Permission, ServerFacts};
 use crate::keyspace::topology::Topology;
 use crate::migrations::Rule;
@@ -16,9 +17,6 @@ use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
 use crate::model::time::UnixMillis;
-
-/// `PEXPIRETIME` and what the scripts build on came with 7.0.
-const OLDEST: (u32, u32, u32) = (7, 0, 0);
 
 /// A certificate that ends within this time is worth a warning.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -45,7 +43,9 @@ pub(super) async fn findings(
     findings.extend(replicas(&facts, assignment.min_replicas));
     findings.extend(keyspace.certificate_ends().await.iter().filter_map(|end| certificate(end, now())));
     if let Some(example) = example {
-        findings.extend(permissions(keyspace, assignment, example).await?);
+        // The oldest server decides what can be asked of all of them.
+        let dialect = facts.iter().filter_map(|server| server.dialect).min().unwrap_or(Dialect::Relative);
+        findings.extend(permissions(keyspace, assignment, example, dialect).await?);
     }
     Ok(findings)
 }
@@ -71,8 +71,8 @@ fn certificate(end: &CertificateEnd, now: UnixMillis) -> Option<Finding> {
 
 fn version(server: &ServerFacts) -> Option<Finding> {
     let (major, minor, patch) = server.version;
-    (server.version < OLDEST).then(|| {
-        let message = format!("{} runs Redis {major}.{minor}.{patch}; 7.0 or newer is needed", server.node);
+    server.dialect.is_none().then(|| {
+        let message = format!("{} runs Redis {major}.{minor}.{patch}; 6.2 or newer is needed", server.node);
         Finding::error(FindingCode::RedisVersion, message)
     })
 }
@@ -152,7 +152,7 @@ fn cluster(topology: &Topology) -> Vec<Finding> {
 }
 
 /// Commands that apply, verify and cleanup run, each on a key of the kind that it touches.
-fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) -> Vec<Vec<Vec<u8>>> {
+fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey), dialect: Dialect) -> Vec<Vec<Vec<u8>>> {
     let (mark, lock) = (assignment.mark_key(), assignment.state_keys().locks().swap_remove(0));
     let (source, target) = (source.as_bytes(), target.as_bytes());
     let command = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
@@ -177,16 +177,30 @@ fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) ->
         command(&[b"SET", lock.as_bytes(), b"x"]),
         command(&[b"WAIT", b"0", b"0"]),
     ];
-    on_entries.into_iter().chain(always).collect()
+    let by_dialect = match dialect {
+        Dialect::Relative => vec![command(&[b"PTTL", source]), command(&[b"TIME"])],
+        Dialect::Absolute => vec![command(&[b"PEXPIRETIME", source])],
+        Dialect::FieldExpiry => vec![
+            command(&[b"PEXPIRETIME", source]),
+            command(&[b"HPEXPIRETIME", source, b"FIELDS", b"1", b"x"]),
+            command(&[b"HPEXPIREAT", target, b"1", b"FIELDS", b"1", b"x"]),
+        ],
+    };
+    on_entries.into_iter().chain(always).chain(by_dialect).collect()
 }
 
 async fn permissions(
     keyspace: &Keyspace,
     assignment: &Assignment,
     example: &(RedisKey, RedisKey),
+    dialect: Dialect,
 ) -> Result<Vec<Finding>, Stop> {
+    if !dialect.has_dry_run() {
+        let message = "Redis before 7.0 does not tell a user's permissions (ACL DRYRUN), so they were not checked";
+        return Ok(vec![Finding::note(FindingCode::CheckNotPermitted, message)]);
+    }
     let mut findings = Vec::new();
-    for command in commands(assignment, example) {
+    for command in commands(assignment, example, dialect) {
         match keyspace.permission(&command).await? {
             Permission::Granted => {}
             Permission::Denied => {
@@ -214,6 +228,7 @@ mod tests {
         ServerFacts {
             node: NodeAddress { host: "h".into(), port: 1 },
             version: (7, 0, 15),
+            dialect: Some(Dialect::Absolute),
             used_memory: 100 << 20,
             max_memory: 0,
             eviction_policy: "noeviction".into(),
@@ -272,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_old_server_is_an_error() {
-        let old = ServerFacts { version: (6, 2, 14), ..server() };
-        assert!(version(&old).is_some_and(|finding| finding.message.contains("6.2.14")));
+        let old = ServerFacts { version: (6, 0, 16), dialect: None, ..server() };
+        assert!(version(&old).is_some_and(|finding| finding.message.contains("6.0.16")));
     }
 }

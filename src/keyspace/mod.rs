@@ -11,6 +11,7 @@ pub mod compare;
 pub mod conditional;
 mod connection;
 pub mod copy;
+pub mod dialect;
 pub mod endpoint;
 pub mod fault;
 pub mod lease;

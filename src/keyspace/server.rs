@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use redis::{Cmd, cmd};
 
+use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
@@ -20,6 +21,8 @@ pub struct ServerFacts {
     pub node: NodeAddress,
     /// `redis_version`, as numbers.
     pub version: (u32, u32, u32),
+    /// What it understands; `None` if it is too old for us.
+    pub dialect: Option<Dialect>,
     /// Bytes in use.
     pub used_memory: u64,
     /// Memory limit in bytes; 0: none.
@@ -195,7 +198,8 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
     let failed = |name: &str| info.get(name).is_some_and(|status| status != "ok");
     ServerFacts {
         node: primary.address.clone(),
-        version: version(&text("redis_version")),
+        version: dialect::version(&text("redis_version")),
+        dialect: Dialect::of(info),
         used_memory: number(info, "used_memory"),
         max_memory: number(info, "maxmemory"),
         eviction_policy: text("maxmemory_policy"),
@@ -207,21 +211,4 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
 
 fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
     info.get(name).and_then(|content| content.parse().ok()).unwrap_or_default()
-}
-
-fn version(text: &str) -> (u32, u32, u32) {
-    let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_as_numbers() {
-        assert_eq!(version("7.0.15"), (7, 0, 15));
-        assert!(version("6.2.14") < version("7.0.0"));
-        assert_eq!(version(""), (0, 0, 0));
-    }
 }
