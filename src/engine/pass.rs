@@ -12,16 +12,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::control::{Advance, Control, Meter};
+use crate::engine::control::{Advance, Control, IN_FLIGHT, Meter};
 use crate::engine::stop::Stop;
+use crate::engine::throttle::{self, Door};
 use crate::keyspace::scan::Look;
 use crate::keyspace::topology::Topology;
 use crate::keyspace::{Fault, Keyspace};
 use crate::model::key::RedisKey;
 use crate::model::slot::SlotSet;
-
-/// Batches of one primary that are worked on at the same time.
-const IN_FLIGHT: usize = 4;
 
 /// Most of a look's time that was spent on waiting if a fault ended it: batches are sent again that long.
 const FAULT_WAIT: Duration = Duration::from_secs(30);
@@ -55,6 +53,7 @@ where
         let began = Instant::now();
         let looks = passing_as_none(keyspace.looks(&covered).await)?.unwrap_or_default();
         waited += began.elapsed();
+        let _observed = throttle::observe(keyspace, control, meter).await;
         let began = Instant::now();
         let cease = control.stop_signal().child_token();
         let looked =
@@ -113,24 +112,26 @@ where
     W: Fn(Vec<RedisKey>) -> F + Sync,
     F: Future<Output = Result<T, Stop>> + Send,
 {
-    let size = control.batch_size();
+    let door = Door::new(control);
     let cease = all.child_token();
     let batches = keyspace
         .scan(look, prefixes)
         .map_err(Stop::from)
         .map_ok(|page| {
-            let batches: Vec<_> = page.chunks(size).map(|batch| Ok(batch.to_vec())).collect();
+            let batches: Vec<_> = page.chunks(control.batch_size()).map(|batch| Ok(batch.to_vec())).collect();
             stream::iter(batches)
         })
         .try_flatten()
         .take_until(cease.cancelled());
     let results = batches
-        .map_ok(|batch: Vec<RedisKey>| async move {
+        .map_ok(|batch: Vec<RedisKey>| async {
+            // A look that ceased does not count.
+            let Some(_inside) = door.pass(&cease).await else { return Ok(T::default()) };
             let tally = work(batch).await?;
             meter.advance(tally.advance());
             Ok(tally)
         })
-        .try_buffer_unordered(IN_FLIGHT);
+        .try_buffer_unordered(IN_FLIGHT as usize);
     let mut results = pin!(results);
     let mut found = T::default();
     let mut counted = Advance::default();

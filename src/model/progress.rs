@@ -1,11 +1,12 @@
 //! How far a step is, as one value of the engine's stream.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use crate::model::admission::Held;
 use crate::model::phase::Step;
 
 /// How far a step is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Progress {
     /// Which step.
     pub step: Step,
@@ -21,13 +22,33 @@ pub struct Progress {
     pub conflicts: u64,
     /// Source entries a second, over the last seconds.
     pub keys_per_second: u64,
+    /// What the step waits for, for others' sake.
+    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Bytes that the slowest replica has not acknowledged, where the step writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_lag_bytes: Option<u64>,
+}
+
+fn as_text<S: Serializer>(held: &Option<Held>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&held.as_ref().map(ToString::to_string).unwrap_or_default())
 }
 
 impl Progress {
     /// The start of a step.
     #[must_use]
     pub fn begin(step: Step, total: Option<u64>) -> Self {
-        Self { step, processed: 0, total, skipped: 0, failed: 0, conflicts: 0, keys_per_second: 0 }
+        Self {
+            step,
+            processed: 0,
+            total,
+            skipped: 0,
+            failed: 0,
+            conflicts: 0,
+            keys_per_second: 0,
+            held: None,
+            replica_lag_bytes: None,
+        }
     }
 
     /// Share of the total in whole percent; 100 only when everything is dealt with.

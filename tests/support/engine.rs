@@ -250,7 +250,7 @@ pub struct Reins {
 impl Reins {
     /// At most so many keys a second.
     pub fn paced(keys_per_second: u32) -> Self {
-        Self::new(Limits { keys_per_second: Some(keys_per_second) })
+        Self::new(Limits { keys_per_second: Some(keys_per_second), ..Limits::default() })
     }
 
     pub fn new(limits: Limits) -> Self {
