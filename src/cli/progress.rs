@@ -145,7 +145,8 @@ mod tests {
         let begun = Progress::begin(Step::Apply, Some(100));
         let lagging = Progress { replica_lag_bytes: Some(20 * MIB), ..begun.clone() };
         assert_eq!(line("m", &lagging), "apply m: 0% (0 of 100), 0 keys/s, replicas 20 MiB behind");
-        let held = Held { by: HeldBy::Memory, node: "r:6379".into(), bytes: 96 * MIB, go_below: 93 * MIB, limit: 100 * MIB };
+        let held =
+            Held { by: HeldBy::Memory, node: "r:6379".into(), bytes: 96 * MIB, go_below: 93 * MIB, limit: 100 * MIB };
         let waiting = Progress { held: Some(held), ..begun };
         assert_eq!(
             line("m", &waiting),

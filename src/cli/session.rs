@@ -40,11 +40,7 @@ pub(super) struct Pace {
 /// A round trip that can be kept to.
 fn latency(text: &str) -> Result<Duration, String> {
     let given = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if given >= SHORTEST_LATENCY && given <= LONGEST_LATENCY {
-        Ok(given)
-    } else {
-        Err("give 1ms to 10s".to_owned())
-    }
+    if given >= SHORTEST_LATENCY && given <= LONGEST_LATENCY { Ok(given) } else { Err("give 1ms to 10s".to_owned()) }
 }
 
 /// What every command starts from.

@@ -255,7 +255,11 @@ mod tests {
     #[tokio::test]
     async fn a_stop_ends_the_waiting() {
         let stop = CancellationToken::new();
-        let control = Control::new(stop.clone(), Limits { keys_per_second: Some(1), ..Limits::default() }, watch::channel(None).0);
+        let control = Control::new(
+            stop.clone(),
+            Limits { keys_per_second: Some(1), ..Limits::default() },
+            watch::channel(None).0,
+        );
         assert!(control.pace(1000).await.is_ok());
         stop.cancel();
         assert_eq!(control.pace(1).await, Err(Stop::Interrupted));

@@ -17,7 +17,7 @@ use crate::engine::stop::Stop;
 use crate::engine::throttle::{self, Door};
 use crate::keyspace::scan::Look;
 use crate::keyspace::topology::Topology;
-use crate::keyspace::{Fault, Keyspace};
+use crate::keyspace::{Fault, FaultClass, Keyspace};
 use crate::model::key::RedisKey;
 use crate::model::slot::SlotSet;
 
@@ -117,9 +117,13 @@ where
     let batches = keyspace
         .scan(look, prefixes)
         .map_err(Stop::from)
-        .map_ok(|page| {
-            let batches: Vec<_> = page.chunks(control.batch_size()).map(|batch| Ok(batch.to_vec())).collect();
-            stream::iter(batches)
+        .map_ok(|page: Vec<RedisKey>| {
+            // As large as batches may be when each one's turn comes.
+            let mut rest = page.into_iter();
+            stream::iter(std::iter::from_fn(move || {
+                let batch: Vec<RedisKey> = rest.by_ref().take(control.batch_size()).collect();
+                (!batch.is_empty()).then_some(Ok(batch))
+            }))
         })
         .try_flatten()
         .take_until(cease.cancelled());
@@ -145,7 +149,8 @@ where
             // No new batch is begun, and those under way are finished.
             Err(stop) => {
                 cease.cancel();
-                if !is_passing(&stop) {
+                let passes = is_passing(&stop) || waits_for_memory(control, &stop);
+                if !passes {
                     all.cancel();
                 }
                 ended = ended.and(Err(stop));
@@ -159,6 +164,11 @@ where
     let faulted = ended.is_err();
     match ended {
         Ok(true) if !all.is_cancelled() => return Ok(Looked::Counts(found)),
+        // The next observation waits until there is room.
+        Err(stop) if waits_for_memory(control, &stop) => {
+            meter.retract(counted);
+            return Ok(Looked::Moved);
+        }
         Err(stop) if !is_passing(&stop) => return Err(stop),
         Ok(_) | Err(_) => meter.retract(counted),
     }
@@ -167,6 +177,10 @@ where
 
 fn is_passing(stop: &Stop) -> bool {
     matches!(stop, Stop::Fault(fault) if fault.class.is_passing())
+}
+
+fn waits_for_memory(control: &Control, stop: &Stop) -> bool {
+    matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory) && control.throttle().refused()
 }
 
 fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {

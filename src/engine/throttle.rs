@@ -18,7 +18,7 @@ use crate::engine::control::{Control, Meter};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::vitals::Observer;
 use crate::keyspace::{Fault, Keyspace};
-use crate::model::admission::{Admission, Effort, Held, Vitals, Window, hold, strains};
+use crate::model::admission::{Admission, Effort, Held, HeldBy, Vitals, Window, hold, strains};
 use crate::model::phase::Step;
 use crate::model::policy::Limits;
 use crate::model::progress::Progress;
@@ -40,6 +40,7 @@ pub(super) struct Throttle {
     board: Mutex<Board>,
     admission: watch::Sender<Admission>,
     progress: watch::Sender<Option<Progress>>,
+    posted: Notify,
 }
 
 #[derive(Default)]
@@ -47,18 +48,20 @@ struct Board {
     /// The observation that may write here; later ones outrank it.
     observation: u64,
     readings: BTreeMap<NodeAddress, Reading>,
+    /// A primary has refused copies for want of memory: it has to have clearly more before they go on.
+    refused: bool,
 }
 
 /// What one look at one primary gave.
 struct Reading {
     admission: Admission,
-    behind: Option<u64>,
+    vitals: Option<Vitals>,
 }
 
 impl Throttle {
     pub(super) fn new(progress: watch::Sender<Option<Progress>>) -> Self {
         let (admission, _) = watch::channel(Admission::Go(Effort::FULL));
-        Self { board: Mutex::default(), admission, progress }
+        Self { board: Mutex::default(), admission, progress, posted: Notify::new() }
     }
 
     /// How much may be asked of each primary, where full work is `full`.
@@ -77,6 +80,15 @@ impl Throttle {
         }
     }
 
+    /// A primary refused a copy for want of memory. Gives whether its memory is seen, so that waiting for it can
+    /// end; if so, the next observation begins with waiting.
+    pub(super) fn refused(&self) -> bool {
+        let mut board = self.board();
+        let is_seen = board.readings.values().any(|reading| reading.vitals.is_some_and(|vitals| vitals.max_memory > 0));
+        board.refused |= is_seen;
+        is_seen
+    }
+
     /// Forgets what earlier observations saw, and begins another.
     fn begin(&self) -> u64 {
         let mut board = self.board();
@@ -91,6 +103,7 @@ impl Throttle {
         if board.observation == observation {
             board.readings.insert(node.clone(), reading);
             self.publish(&board);
+            self.posted.notify_one();
         }
     }
 
@@ -102,7 +115,7 @@ impl Throttle {
             *before = admission;
             is_news
         });
-        let lag = board.readings.values().filter_map(|reading| reading.behind).max();
+        let lag = board.readings.values().filter_map(|reading| Some(reading.vitals?.behind)).max();
         let held = self.held();
         self.progress.send_if_modified(|progress| {
             let Some(progress) = progress else { return false };
@@ -137,8 +150,11 @@ impl Drop for Observation {
 pub(super) async fn observe(keyspace: &Keyspace, control: &Control, meter: &Meter<'_>) -> Observation {
     let throttle = Arc::clone(control.throttle());
     let observation = throttle.begin();
+    let refused = std::mem::take(&mut throttle.board().refused);
     let mut tasks = JoinSet::new();
-    for observer in keyspace.observers().await {
+    let observers = keyspace.observers().await;
+    let count = observers.len();
+    for observer in observers {
         let watch = Watch {
             observer,
             step: meter.step(),
@@ -148,11 +164,19 @@ pub(super) async fn observe(keyspace: &Keyspace, control: &Control, meter: &Mete
             worst: Duration::ZERO,
             beats: 0,
             vitals: None,
-            held: None,
+            held: refused.then_some(HeldBy::Memory),
+            hold: None,
             faults: 0,
         };
         tasks.spawn(watch.keep(control.limits()));
     }
+    // Nothing is asked of a primary before it was looked at; one that can't be is known by its silence.
+    let seen = async {
+        while throttle.board().readings.len() < count && !control.stop_signal().is_cancelled() {
+            throttle.posted.notified().await;
+        }
+    };
+    let _ = tokio::time::timeout(LOOK * 4, seen).await;
     Observation { throttle, _tasks: tasks }
 }
 
@@ -166,7 +190,9 @@ struct Watch {
     worst: Duration,
     beats: u32,
     vitals: Option<Vitals>,
-    held: Option<Held>,
+    /// What held it at the look before.
+    held: Option<HeldBy>,
+    hold: Option<Held>,
     faults: u32,
 }
 
@@ -190,7 +216,7 @@ impl Watch {
             self.faults = if seen.is_ok() { 0 } else { self.faults + 1 };
             if self.faults >= FAULTS {
                 // A primary that is gone must not hold those who would notice it.
-                (self.effort, self.vitals, self.held) = (Effort::FULL, None, None);
+                (self.effort, self.vitals, self.held, self.hold) = (Effort::FULL, None, None, None);
             }
             self.post();
             let beat = if max_latency.is_some() && self.faults == 0 { BEAT } else { LOOK };
@@ -217,20 +243,19 @@ impl Watch {
         }
         if looks_due {
             let now = self.observer.vitals().await?;
-            let held = self.held.as_ref().map(|held| held.by);
             let node = self.observer.node().to_string();
-            self.held = now.and_then(|now| hold(self.step, &node, self.vitals, now, held));
-            self.vitals = now;
+            self.hold = now.and_then(|now| hold(self.step, &node, self.vitals, now, self.held));
+            (self.held, self.vitals) = (self.hold.as_ref().map(|held| held.by), now);
         }
         Ok(())
     }
 
     fn post(&self) {
-        let admission = match &self.held {
+        let admission = match &self.hold {
             Some(held) => Admission::Hold(held.clone()),
             None => Admission::Go(self.effort),
         };
-        let reading = Reading { admission, behind: self.vitals.map(|vitals| vitals.behind) };
+        let reading = Reading { admission, vitals: self.vitals };
         self.throttle.post(self.observation, self.observer.node(), reading);
     }
 }
@@ -301,7 +326,6 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::admission::HeldBy;
 
     fn node(name: &str) -> NodeAddress {
         NodeAddress { host: name.to_owned(), port: 1 }
@@ -312,7 +336,7 @@ mod tests {
     }
 
     fn reading(admission: Admission, behind: u64) -> Reading {
-        Reading { admission, behind: Some(behind) }
+        Reading { admission, vitals: Some(Vitals { behind, ..Vitals::default() }) }
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ pub struct ServerFacts {
     pub node: NodeAddress,
     /// `redis_version`, as numbers.
     pub version: (u32, u32, u32),
-    /// Bytes in use.
+    /// Bytes in use that count against the limit.
     pub used_memory: u64,
     /// Memory limit in bytes; 0: none.
     pub max_memory: u64,
@@ -196,7 +196,7 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
     ServerFacts {
         node: primary.address.clone(),
         version: version(&text("redis_version")),
-        used_memory: number(info, "used_memory"),
+        used_memory: number::<u64>(info, "used_memory").saturating_sub(number(info, "mem_not_counted_for_evict")),
         max_memory: number(info, "maxmemory"),
         eviction_policy: text("maxmemory_policy"),
         replicas: number(info, "connected_slaves"),

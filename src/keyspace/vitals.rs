@@ -94,7 +94,9 @@ impl Observer {
                 let mut connection = connection::open(&self.endpoint, &self.node, &self.name).await?;
                 let asked = cmd("CONFIG").arg("GET").arg("client-output-buffer-limit").take();
                 let buffer_limit = match asked.query_async::<Value>(&mut connection.inner).await {
-                    Ok(answer) => value::list(answer)?.pop().map(value::text).transpose()?.as_deref().and_then(limit_of),
+                    Ok(answer) => {
+                        value::list(answer)?.pop().map(value::text).transpose()?.as_deref().and_then(limit_of)
+                    }
                     // Not everybody may ask.
                     Err(_) => Some(USUAL_BUFFER_LIMIT),
                 };
@@ -155,13 +157,8 @@ mod tests {
 
     #[test]
     fn vitals_are_read_as_redis_counts() {
-        let vitals = Vitals {
-            used_memory: 900,
-            max_memory: 5000,
-            behind: 400,
-            buffered: 70,
-            buffer_limit: 64 * 1024 * 1024,
-        };
+        let vitals =
+            Vitals { used_memory: 900, max_memory: 5000, behind: 400, buffered: 70, buffer_limit: 64 * 1024 * 1024 };
         assert_eq!(read(INFO, Some(USUAL_BUFFER_LIMIT)), Some(vitals));
         assert_eq!(read(INFO, Some(10)).map(|it| it.buffer_limit), Some(1_048_576));
         assert_eq!(read(INFO, None).map(|it| it.buffer_limit), Some(0));

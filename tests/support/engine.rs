@@ -259,6 +259,13 @@ impl Reins {
         Self { control: Control::new(stop.clone(), limits, sender), stop, progress }
     }
 
+    /// Limits that change on the way.
+    pub fn limited(limits: watch::Receiver<Limits>) -> Self {
+        let stop = CancellationToken::new();
+        let (sender, progress) = watch::channel(None);
+        Self { control: Control::limited(stop.clone(), limits, sender), stop, progress }
+    }
+
     pub fn patience(mut self, patience: Duration) -> Self {
         self.control.coverage_patience = patience;
         self
