@@ -185,9 +185,18 @@ async fn a_replica_that_takes_nothing_pauses_the_run_before_it_is_dropped() {
 
 /// Entries of some KiB, so that replication has something to carry.
 fn bulky() -> Vec<support::value::Entry> {
-    let filling = "x".repeat(4096);
-    let tenant = |number: usize| {
+    let mut state = 1_u64;
+    // Nothing that compresses.
+    let mut filling = || -> String {
+        let mut letter = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'!' + u8::try_from(state >> 33 & 63).expect("small"))
+        };
+        (0..4096).map(|_| letter()).collect()
+    };
+    let mut tenant = |number: usize| {
         let id = format!("bulky_{number}");
+        let filling = filling();
         let value = support::value::Value::hash([
             ("id", id.as_str()),
             ("created_at", "2026-11-01T00:00:00Z"),
@@ -195,5 +204,5 @@ fn bulky() -> Vec<support::value::Entry> {
         ]);
         support::value::Entry::new(format!("tenant:{id}"), value)
     };
-    (0..24_000).map(tenant).collect()
+    (0..24_000).map(&mut tenant).collect()
 }
