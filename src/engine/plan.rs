@@ -160,12 +160,11 @@ async fn look_at_sources(
     count_kinds(&mut tally, rename, &classified);
     let targets: Vec<RedisKey> = classified.sources.iter().map(|source| source.target.clone()).collect();
     let sources: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
-    let (exist, bytes, members) =
-        futures::try_join!(keyspace.exist(&targets), keyspace.memory_usage(&sources), keyspace.hash_lengths(&sources))?;
+    let (exist, bytes) = futures::try_join!(keyspace.exist(&targets), keyspace.memory_usage(&sources))?;
     let mut existing = Vec::new();
     let topology = keyspace.topology().await;
     for (index, source) in classified.sources.iter().enumerate() {
-        tally.huge += u64::from(bytes[index] > HUGE_BYTES || members[index] > HUGE_MEMBERS);
+        tally.huge += u64::from(bytes[index] > HUGE_BYTES);
         if exist[index] {
             existing.push(source.pair());
         } else {
