@@ -3,6 +3,7 @@
 //! Owns what each fact about the servers means for a migration: pure functions over facts, and the
 //! reading of those facts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::engine::assignment::Assignment;
@@ -10,9 +11,12 @@ use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::certificate::{CertificateEnd, Whose};
 use crate::keyspace::dialect::Dialect;
+use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::server::{Permission, ServerFacts};
 use crate::keyspace::topology::Topology;
 use crate::migrations::Rule;
+use crate::model::admission::MEMORY_HOLD;
+use crate::model::estimate::Estimate;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
@@ -24,20 +28,21 @@ const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Share of the memory limit that copies may fill before a warning becomes an error, in percent.
 const MEMORY_WARNING: u64 = 80;
 
-/// Every finding about servers, cluster and user. `copy_bytes` is what the copies will take, `example` a source
+/// Every finding about servers, cluster and user. `needed` is what the copies will
+/// take, by the primary they go to, `example` a source
 /// with its target; without one there is nothing that permissions would be needed for.
 pub(super) async fn findings(
     keyspace: &Keyspace,
     assignment: &Assignment,
-    copy_bytes: u64,
+    needed: &BTreeMap<NodeAddress, Estimate>,
     example: Option<&(RedisKey, RedisKey)>,
 ) -> Result<Vec<Finding>, Stop> {
     let topology = keyspace.topology().await;
     let facts = keyspace.server_facts().await?;
-    let share = copy_bytes / (facts.len().max(1) as u64);
     let mut findings = cluster(&topology);
     for server in &facts {
-        let checks = [version(server), eviction(server), memory(server, share), persistence(server)];
+        let needed = needed.get(&server.node).copied().unwrap_or_default();
+        let checks = [version(server), eviction(server), memory(server, needed), persistence(server)];
         findings.extend(checks.into_iter().flatten());
     }
     findings.extend(replicas(&facts, assignment.min_replicas));
@@ -89,25 +94,33 @@ fn eviction(server: &ServerFacts) -> Option<Finding> {
     })
 }
 
-fn memory(server: &ServerFacts, copy_bytes: u64) -> Option<Finding> {
-    if server.max_memory == 0 || copy_bytes == 0 {
+fn memory(server: &ServerFacts, needed: Estimate) -> Option<Finding> {
+    if server.max_memory == 0 || needed.bytes() == 0 {
         return None;
     }
-    let after = server.used_memory.saturating_add(copy_bytes);
-    let mib = |bytes: u64| bytes / (1024 * 1024);
+    // Apply itself stops short of the limit.
+    let free = (server.max_memory / 100 * MEMORY_HOLD).saturating_sub(server.used_memory);
+    let left = server.max_memory.saturating_sub(server.used_memory);
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let error = match needed.error() {
+        0 => String::new(),
+        error => format!(" (give or take {})", mib(error)),
+    };
     let message = format!(
-        "{} uses {} MiB of {} MiB, and the copies take about {} MiB more; raise maxmemory or free memory",
+        "{} needs about {} MiB{error} for the copies of {} entries and has {} MiB free, of which {} are kept clear; \
+         raise its maxmemory or free memory",
         server.node,
-        mib(server.used_memory),
-        mib(server.max_memory),
-        mib(copy_bytes)
+        mib(needed.bytes()),
+        needed.count(),
+        left / (1024 * 1024),
+        mib(left - free.min(left)),
     );
-    if after > server.max_memory {
+    let most = needed.bytes().saturating_add(needed.error());
+    let is_close = server.used_memory.saturating_add(most) > server.max_memory / 100 * MEMORY_WARNING;
+    if most > free {
         Some(Finding::error(FindingCode::Memory, message))
-    } else if after > server.max_memory / 100 * MEMORY_WARNING {
-        Some(Finding::warning(FindingCode::Memory, message))
     } else {
-        None
+        is_close.then(|| Finding::warning(FindingCode::Memory, message))
     }
 }
 
@@ -221,8 +234,13 @@ async fn permissions(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::endpoint::NodeAddress;
     use crate::model::finding::Severity;
+
+    fn needing(bytes: u64) -> Estimate {
+        let mut needed = Estimate::default();
+        needed.measured(bytes);
+        needed
+    }
 
     fn server() -> ServerFacts {
         ServerFacts {
@@ -243,7 +261,7 @@ mod tests {
         let server = server();
         assert_eq!(version(&server), None);
         assert_eq!(eviction(&server), None);
-        assert_eq!(memory(&server, 1 << 40), None);
+        assert_eq!(memory(&server, needing(1 << 40)), None);
         assert_eq!(persistence(&server), None);
         assert_eq!(replicas(&[server], MinReplicas::OneIfAny), None);
     }
@@ -271,10 +289,26 @@ mod tests {
     #[test]
     fn copies_must_fit() {
         let limited = ServerFacts { max_memory: 200 << 20, ..server() };
-        let severity = |bytes| memory(&limited, bytes).map(|finding| finding.severity);
+        let severity = |bytes| memory(&limited, needing(bytes)).map(|finding| finding.severity);
         assert_eq!(severity(10 << 20), None);
         assert_eq!(severity(70 << 20), Some(Severity::Warning));
-        assert_eq!(severity(101 << 20), Some(Severity::Error));
+        assert_eq!(severity(91 << 20), Some(Severity::Error), "apply would wait at 95 percent");
+        let told = memory(&limited, needing(101 << 20)).map(|finding| finding.message);
+        let message = "h:1 needs about 101 MiB for the copies of 1 entries and has 100 MiB free, of which 10 are kept \
+                       clear; raise its maxmemory or free memory";
+        assert_eq!(told.as_deref(), Some(message));
+    }
+
+    #[test]
+    fn what_an_estimate_may_be_off_counts_too() {
+        let limited = ServerFacts { max_memory: 200 << 20, ..server() };
+        let mut needed = Estimate::default();
+        (0..100).for_each(|number| needed.measured(number % 2 * (1 << 20)));
+        needed.unmeasured(70);
+        let finding = memory(&limited, needed).expect("a finding");
+        assert!(needed.bytes() < 90 << 20, "it would just fit");
+        assert_eq!(finding.severity, Severity::Error, "{}", finding.message);
+        assert!(finding.message.contains("give or take"), "{}", finding.message);
     }
 
     #[test]

@@ -23,10 +23,8 @@ impl Dialect {
         let number = |name: &str| info.get(name).map(|text| version(text));
         // Valkey answers 7.2.4 as its redis_version for good.
         match (number("valkey_version"), number("redis_version")) {
-            (Some((9.., _, _)), _) => Some(Self::FieldExpiry),
-            (Some(_), _) => Some(Self::Absolute),
-            (None, Some((8.., _, _) | (7, 4.., _))) => Some(Self::FieldExpiry),
-            (None, Some((7, _, _))) => Some(Self::Absolute),
+            (Some((9.., _, _)), _) | (None, Some((8.., _, _) | (7, 4.., _))) => Some(Self::FieldExpiry),
+            (Some(_), _) | (None, Some((7, _, _))) => Some(Self::Absolute),
             (None, Some((6, 2.., _))) => Some(Self::Relative),
             (None, Some((0..=6, _, _)) | None) => None,
         }

@@ -24,6 +24,7 @@ pub mod server;
 pub mod state;
 pub mod topology;
 mod value;
+pub mod vitals;
 pub mod writer;
 
 pub use endpoint::RedisEndpoint;

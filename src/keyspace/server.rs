@@ -23,7 +23,7 @@ pub struct ServerFacts {
     pub version: (u32, u32, u32),
     /// What it understands; `None` if it is too old for us.
     pub dialect: Option<Dialect>,
-    /// Bytes in use.
+    /// Bytes in use that count against the limit.
     pub used_memory: u64,
     /// Memory limit in bytes; 0: none.
     pub max_memory: u64,
@@ -200,7 +200,7 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
         node: primary.address.clone(),
         version: dialect::version(&text("redis_version")),
         dialect: Dialect::of(info),
-        used_memory: number(info, "used_memory"),
+        used_memory: number::<u64>(info, "used_memory").saturating_sub(number(info, "mem_not_counted_for_evict")),
         max_memory: number(info, "maxmemory"),
         eviction_policy: text("maxmemory_policy"),
         replicas: number(info, "connected_slaves"),

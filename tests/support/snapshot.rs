@@ -44,7 +44,9 @@ async fn expiries(connection: &mut MultiplexedConnection, keys: &[Bytes], cluste
         return expiries_by_clock(connection, keys, cluster).await;
     }
     let mut commands = Commands::new(cluster);
-    keys.iter().for_each(|key| commands.push(redis::cmd("PEXPIRETIME").arg(key)));
+    for key in keys {
+        commands.push(redis::cmd("PEXPIRETIME").arg(key));
+    }
     let answers = commands.answers(connection).await;
     answers.iter().map(|answer| redis::from_redis_value_ref(answer).expect("PEXPIRETIME")).collect()
 }
