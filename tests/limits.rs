@@ -65,7 +65,7 @@ async fn the_pace_is_that_of_the_limit_and_changes_on_the_way() {
             // Measured windows.
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             let copied = size(&mut connection).await - before;
-            u32::try_from(copied * 1000 / began.elapsed().as_millis() as u64).expect("a rate")
+            u32::try_from(u128::from(copied) * 1000 / began.elapsed().as_millis()).expect("a rate")
         };
         let slow = measured(10).await;
         limits.send_replace(Limits { keys_per_second: Some(FAST), ..Limits::default() });
