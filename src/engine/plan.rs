@@ -28,8 +28,8 @@ use crate::model::plan::{Plan, Seen};
 use crate::model::slot::slot_of;
 
 /// Entries that take more memory can't be copied in one piece without holding the server too long: what takes time
-/// is members, and 10,000 that are stored each by itself take more than this, however small they are.
-const HUGE_BYTES: u64 = 512 * 1024;
+/// is members, and one that is stored by itself takes some 70 bytes at least, so that these are 15,000 or 10 ms.
+const HUGE_BYTES: u64 = 1024 * 1024;
 
 /// What a key takes in the table of keys and, on a cluster, in the list of its slot, beside what `MEMORY USAGE`
 /// says: tables double, so up to two slots a key, and two links.
@@ -219,7 +219,7 @@ fn findings_of(seen: &Seen, huge: u64, scattered: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     if huge > 0 {
         let message = format!(
-            "{huge} entries take more than 512 KiB of memory and can't be copied in one piece; \
+            "{huge} entries take more than 1 MiB of memory and can't be copied in one piece; \
              split or remove them"
         );
         findings.push(Finding::error(FindingCode::HugeEntries, message));
