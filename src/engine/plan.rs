@@ -1,5 +1,7 @@
 //! Plan: reads the whole keyspace and says what apply would do. Writes nothing.
 
+use std::collections::BTreeMap;
+
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
@@ -11,19 +13,27 @@ use crate::engine::preflight;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::compare::Comparison;
+use crate::keyspace::endpoint::NodeAddress;
+use crate::keyspace::topology::Topology;
 use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::change::FieldChange;
 use crate::model::count;
+use crate::model::estimate::Estimate;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::mapping::UnmigratedReason;
 use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::{Plan, Seen};
+use crate::model::slot::slot_of;
 
-/// Entries above either size can't be copied in one piece without holding the server too long.
+/// Entries that take more memory can't be copied in one piece without holding the server too long: what takes time
+/// is members, and one that is stored by itself takes some 70 bytes at least, so that these are 15,000 or 10 ms.
 const HUGE_BYTES: u64 = 1024 * 1024;
-const HUGE_MEMBERS: u64 = 10_000;
+
+/// What a key takes in the table of keys and, on a cluster, in the list of its slot, beside what `MEMORY USAGE`
+/// says: tables double, so up to two slots a key, and two links.
+const TABLE_BYTES: u64 = 32;
 
 /// Reads the whole keyspace and says what apply would do.
 ///
@@ -38,7 +48,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     let mut seen = tally.seen;
     seen.mark_is_unproven = mark == Mark::Unstamped;
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
-    seen.findings = preflight::findings(keyspace, assignment, seen.estimated_bytes, seen.sample.iter().next()).await?;
+    seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
     seen.findings.extend(findings_of(&seen, tally.huge, tally.scattered));
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
@@ -47,9 +57,21 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
 #[derive(Debug, Default)]
 struct PlanTally {
     seen: Seen,
+    /// What the copies take, by the primary that they go to.
+    needed: BTreeMap<NodeAddress, Estimate>,
     huge: u64,
     scattered: u64,
     advance: Advance,
+}
+
+impl PlanTally {
+    /// Counts a copy that was measured.
+    fn needs(&mut self, topology: &Topology, target: &RedisKey, bytes: u64) {
+        self.seen.estimated_bytes += bytes;
+        if let Some(owner) = topology.owner(slot_of(target)) {
+            self.needed.entry(owner.address.clone()).or_default().measured(bytes);
+        }
+    }
 }
 
 impl Tally for PlanTally {
@@ -63,6 +85,9 @@ impl Tally for PlanTally {
         seen.estimated_bytes += more.estimated_bytes;
         seen.sample.merge(more.sample);
         seen.unmigrated.merge(more.unmigrated);
+        for (node, needed) in other.needed {
+            self.needed.entry(node).or_default().merge(needed);
+        }
         self.huge += other.huge;
         self.scattered += other.scattered;
     }
@@ -95,9 +120,10 @@ async fn look_at_entries(
     let judged = judge(keyspace, assignment, in_place, keys).await?;
     control.pace(judged.to_change.len() + judged.current.len()).await?;
     let mut tally = PlanTally::default();
+    let topology = keyspace.topology().await;
     for (key, fields, entity) in &judged.to_change {
         *tally.seen.sources.entry(entity).or_default() += 1;
-        tally.seen.estimated_bytes += fields.iter().map(growth).sum::<u64>();
+        tally.needs(&topology, key, fields.iter().map(growth).sum());
         tally.seen.sample.offer((key.clone(), key.clone()));
     }
     for (_, entity) in &judged.current {
@@ -136,12 +162,13 @@ async fn look_at_sources(
     let sources: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
     let (exist, bytes) = futures::try_join!(keyspace.exist(&targets), keyspace.memory_usage(&sources))?;
     let mut existing = Vec::new();
+    let topology = keyspace.topology().await;
     for (index, source) in classified.sources.iter().enumerate() {
         tally.huge += u64::from(bytes[index] > HUGE_BYTES);
         if exist[index] {
             existing.push(source.pair());
         } else {
-            tally.seen.estimated_bytes += bytes[index];
+            tally.needs(&topology, &source.target, bytes[index] + TABLE_BYTES);
         }
     }
     compare_existing(keyspace, assignment, &existing, &mut tally.seen).await?;
@@ -192,7 +219,7 @@ fn findings_of(seen: &Seen, huge: u64, scattered: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     if huge > 0 {
         let message = format!(
-            "{huge} entries are larger than 1 MiB or 10,000 members and can't be copied in one piece; \
+            "{huge} entries take more than 1 MiB of memory and can't be copied in one piece; \
              split or remove them"
         );
         findings.push(Finding::error(FindingCode::HugeEntries, message));
