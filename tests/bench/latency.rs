@@ -25,10 +25,13 @@ const WATCHED: f64 = 10.0;
 /// Rates of the paced runs.
 const PACES: [u32; 2] = [2_000, 8_000];
 
+/// The limit on round trips that is tried.
+const MAX_LATENCY_MS: u64 = 2;
+
 /// A run hash is left by an apply that was not proven.
 const STATE_KEYS: usize = 1;
 
-/// Without a limit, beside the idle control, and at each pace.
+/// Beside the idle control, without a limit and with each.
 pub async fn measure(keys: &Keys, report: &mut Report) {
     let port = keys.ports[0];
     let idle = felt(port, || thread::sleep(Duration::from_secs(3)));
@@ -36,15 +39,19 @@ pub async fn measure(keys: &Keys, report: &mut Report) {
     // What a client without any regard does to others, to measure ours by.
     let raw = felt(port, || drop(limits::copy(keys)));
     tell(report, "COPY by raw pipelines", raw, f64::MIN..f64::MAX);
-    let settings = [None].into_iter().chain(PACES.map(Some));
-    for pace in settings {
+    let paced = PACES.map(|pace| (format!("apply, keysPerSecond {pace}"), Some(pace), None));
+    let settings = [("apply without limits".to_owned(), None, None)]
+        .into_iter()
+        .chain([(format!("apply, maxLatency {MAX_LATENCY_MS} ms"), None, Some(MAX_LATENCY_MS))])
+        .chain(paced);
+    for (name, pace, max_latency_ms) in settings {
         keys.reload().await;
         let mut order = Order::new(&keys.redis, Walk::Apply);
         order.keys_per_second = pace;
-        order.seconds = pace.map(|_| WATCHED);
+        order.max_latency_ms = max_latency_ms;
+        order.seconds = (pace.is_some() || max_latency_ms.is_some()).then_some(WATCHED);
         let mut costs = Vec::new();
         let during = felt(port, || costs = order.run());
-        let name = pace.map_or("apply without limits".to_owned(), |pace| format!("apply, keysPerSecond {pace}"));
         let Some(cost) = costs.first() else { continue };
         tell(report, &name, during, cost.began..cost.began + cost.seconds);
         let Some(pace) = pace else { continue };

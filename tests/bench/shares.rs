@@ -90,7 +90,7 @@ enum Part {
 }
 
 fn entries(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.to_ascii_lowercase().split_at_checked(text.len() - 1) {
+    let (digits, unit) = match text.to_ascii_lowercase().split_at_checked(text.len().saturating_sub(1)) {
         Some((digits, "k")) => (digits.to_owned(), 1000),
         Some((digits, "m")) => (digits.to_owned(), 1_000_000),
         _ => (text.to_owned(), 1),

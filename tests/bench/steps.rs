@@ -34,6 +34,9 @@ pub struct Order {
     /// Limit of the apply.
     #[arg(long)]
     pub keys_per_second: Option<u32>,
+    /// Limit of the apply.
+    #[arg(long)]
+    pub max_latency_ms: Option<u64>,
     /// Ends the apply politely after so many seconds.
     #[arg(long)]
     pub seconds: Option<f64>,
@@ -70,7 +73,14 @@ pub struct Cost {
 impl Order {
     /// An order without limits.
     pub fn new(redis: &Endpoint, walk: Walk) -> Self {
-        Self { walk, port: redis.port, cluster: redis.cluster, keys_per_second: None, seconds: None }
+        Self {
+            walk,
+            port: redis.port,
+            cluster: redis.cluster,
+            keys_per_second: None,
+            max_latency_ms: None,
+            seconds: None,
+        }
     }
 
     /// Runs the child to its end.
@@ -89,6 +99,9 @@ impl Order {
         }
         if let Some(rate) = self.keys_per_second {
             command.args(["--keys-per-second", &rate.to_string()]);
+        }
+        if let Some(latency) = self.max_latency_ms {
+            command.args(["--max-latency-ms", &latency.to_string()]);
         }
         if let Some(seconds) = self.seconds {
             command.args(["--seconds", &seconds.to_string()]);
@@ -111,7 +124,8 @@ impl Order {
     }
 
     async fn apply(&self, bench: &Bench) -> Vec<Cost> {
-        let limits = Limits { keys_per_second: self.keys_per_second };
+        let max_latency = self.max_latency_ms.map(Duration::from_millis);
+        let limits = Limits { keys_per_second: self.keys_per_second, max_latency };
         let reins = Reins::new(limits);
         let held = bench.hold().await;
         let (plan, run) = held.begin(&Reins::new(Limits::default()).control).await.expect("a plan");
