@@ -34,10 +34,14 @@ const STATE_KEYS: usize = 1;
 /// Beside the idle control, without a limit and with each.
 pub async fn measure(keys: &Keys, report: &mut Report) {
     let port = keys.ports[0];
+    // Another part may have left the keyspace migrated.
+    keys.reload().await;
     let idle = felt(port, || thread::sleep(Duration::from_secs(3)));
     tell(report, "idle", idle, f64::MIN..f64::MAX);
     // What a client without any regard does to others, to measure ours by.
-    let raw = felt(port, || drop(limits::copy(keys)));
+    let raw = felt(port, || {
+        limits::copy(keys);
+    });
     tell(report, "COPY by raw pipelines", raw, f64::MIN..f64::MAX);
     let paced = PACES.map(|pace| (format!("apply, keysPerSecond {pace}"), Some(pace), None));
     let settings = [("apply without limits".to_owned(), None, None)]
