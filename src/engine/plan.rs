@@ -3,7 +3,7 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
-use crate::engine::equality;
+use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal;
 use crate::engine::pass::{self, Tally};
@@ -21,10 +21,6 @@ use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::{Plan, Seen};
 
-/// Entries above either size can't be copied in one piece without holding the server too long.
-const HUGE_BYTES: u64 = 1024 * 1024;
-const HUGE_MEMBERS: u64 = 10_000;
-
 /// Reads the whole keyspace and says what apply would do.
 ///
 /// # Errors
@@ -39,7 +35,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     seen.mark_is_unproven = mark == Mark::Unstamped;
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
     seen.findings = preflight::findings(keyspace, assignment, seen.estimated_bytes, seen.sample.iter().next()).await?;
-    seen.findings.extend(findings_of(&seen, tally.huge, tally.scattered));
+    seen.findings.extend(findings_of(&seen, &tally.huge, tally.scattered));
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
 }
@@ -47,9 +43,18 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
 #[derive(Debug, Default)]
 struct PlanTally {
     seen: Seen,
-    huge: u64,
+    huge: HugeTally,
     scattered: u64,
     advance: Advance,
+}
+
+/// What stands in the way of copying huge entries in pieces.
+#[derive(Debug, Default)]
+struct HugeTally {
+    /// Values of module types, which are copied in one piece.
+    indivisible: u64,
+    /// An entry that can't be copied, and why.
+    obstacle: Option<(RedisKey, &'static str)>,
 }
 
 impl Tally for PlanTally {
@@ -63,7 +68,9 @@ impl Tally for PlanTally {
         seen.estimated_bytes += more.estimated_bytes;
         seen.sample.merge(more.sample);
         seen.unmigrated.merge(more.unmigrated);
-        self.huge += other.huge;
+        seen.huge += more.huge;
+        self.huge.indivisible += other.huge.indivisible;
+        self.huge.obstacle = self.huge.obstacle.take().or(other.huge.obstacle);
         self.scattered += other.scattered;
     }
 
@@ -132,17 +139,22 @@ async fn look_at_sources(
     control.pace(classified.sources.len()).await?;
     let mut tally = PlanTally::default();
     count_kinds(&mut tally, rename, &classified);
-    let targets: Vec<RedisKey> = classified.sources.iter().map(|source| source.target.clone()).collect();
-    let sources: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
-    let (exist, bytes, members) =
-        futures::try_join!(keyspace.exist(&targets), keyspace.memory_usage(&sources), keyspace.hash_lengths(&sources))?;
+    let keys: Vec<RedisKey> =
+        classified.sources.iter().flat_map(|source| [source.key.clone(), source.target.clone()]).collect();
+    let sizes = keyspace.sizes(&keys).await?;
     let mut existing = Vec::new();
-    for (index, source) in classified.sources.iter().enumerate() {
-        tally.huge += u64::from(bytes[index] > HUGE_BYTES || members[index] > HUGE_MEMBERS);
-        if exist[index] {
+    for (source, size) in classified.sources.iter().zip(sizes.chunks(2)) {
+        let [size, target] = size else { continue };
+        tally.seen.huge += u64::from(size.is_huge || target.is_huge);
+        tally.huge.indivisible += u64::from(size.is_indivisible);
+        if target.bytes > 0 {
             existing.push(source.pair());
         } else {
-            tally.seen.estimated_bytes += bytes[index];
+            tally.seen.estimated_bytes += size.bytes;
+            if size.is_huge && tally.huge.obstacle.is_none() {
+                let obstacle = keyspace.obstacle_to_pieces(&source.key).await?;
+                tally.huge.obstacle = obstacle.map(|reason| (source.key.clone(), reason));
+            }
         }
     }
     compare_existing(keyspace, assignment, &existing, &mut tally.seen).await?;
@@ -174,7 +186,7 @@ async fn compare_existing(
     existing: &[(RedisKey, RedisKey)],
     seen: &mut Seen,
 ) -> Result<(), Stop> {
-    for (pair, comparison) in existing.iter().zip(equality::compare(keyspace, assignment, existing).await?) {
+    for (pair, comparison) in existing.iter().zip(huge::compare(keyspace, assignment, existing).await?) {
         match comparison {
             Comparison::Equal => seen.already_migrated += 1,
             Comparison::Different { .. } => {
@@ -188,15 +200,23 @@ async fn compare_existing(
 }
 
 /// Findings that follow from what was seen.
-fn findings_of(seen: &Seen, huge: u64, scattered: u64) -> Vec<Finding> {
+fn findings_of(seen: &Seen, huge: &HugeTally, scattered: u64) -> Vec<Finding> {
     let reason = |reason| seen.unmigrated.by_reason.get(&reason).copied().unwrap_or_default();
     let mut findings = Vec::new();
-    if huge > 0 {
+    if seen.huge > 0 {
+        let message =
+            format!("{} entries are larger than 1 MiB or 10,000 members; they are copied in pieces", seen.huge);
+        findings.push(Finding::note(FindingCode::HugeEntries, message));
+    }
+    if huge.indivisible > 0 {
         let message = format!(
-            "{huge} entries are larger than 1 MiB or 10,000 members and can't be copied in one piece; \
-             split or remove them"
+            "{} entries of module types are larger than 1 MiB and are copied in one piece, which holds Redis up meanwhile",
+            huge.indivisible
         );
-        findings.push(Finding::error(FindingCode::HugeEntries, message));
+        findings.push(Finding::warning(FindingCode::HugeEntries, message));
+    }
+    if let Some((key, reason)) = &huge.obstacle {
+        findings.push(Finding::error(FindingCode::HugeEntries, format!("{key} is huge: {reason}")));
     }
     if scattered > 0 {
         let message = format!(

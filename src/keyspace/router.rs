@@ -74,6 +74,11 @@ impl Keyspace {
         &self.endpoint
     }
 
+    /// The name of its connections, which ends with the holder's token.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The topology as last learned.
     pub async fn topology(&self) -> Arc<Topology> {
         Arc::clone(&*self.topology.read().await)
