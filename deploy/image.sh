@@ -2,10 +2,12 @@
 # Makes the image of deploy/Dockerfile without a container engine, as an archive that `ctr images import`,
 # `docker load`, `podman load` and `skopeo` read.
 #
-# Usage: deploy/image.sh [--tag NAME:TAG] FILE
+# Usage: deploy/image.sh [--tag NAME:TAG] [--label-version VERSION] FILE
 #
-#   --tag NAME:TAG  how the image is called (localhost/outpost-migrate-redis:VERSION)
-#   FILE            where the OCI archive goes
+#   --tag NAME:TAG           how the image is called (localhost/outpost-migrate-redis:VERSION)
+#   --label-version VERSION  what the image's label says its version is (that of Cargo.toml); the program in it
+#                            goes on saying its own
+#   FILE                     where the OCI archive goes
 #
 # It needs Rust, musl-gcc (Debian: musl-tools) and buildah; root, or a user namespace for buildah.
 set -euo pipefail
@@ -45,13 +47,17 @@ compile() {
 }
 
 main() {
-  local tag='' file storage
-  if [ "${1-}" = --tag ]; then
-    [ $# -ge 2 ] || die '--tag needs NAME:TAG'
-    tag=$2
+  local tag='' label file storage
+  label=$(version)
+  while [ $# -gt 1 ]; do
+    case $1 in
+      --tag) tag=$2 ;;
+      --label-version) label=$2 ;;
+      *) die "$1 is no option" ;;
+    esac
     shift 2
-  fi
-  [ $# = 1 ] || die "usage: deploy/image.sh [--tag NAME:TAG] FILE"
+  done
+  [ $# = 1 ] || die "usage: deploy/image.sh [--tag NAME:TAG] [--label-version VERSION] FILE"
   case $1 in -*) die "$1 is no option" ;; esac
   file=$(realpath -m "$1")
   : "${tag:=localhost/outpost-migrate-redis:$(version)}"
@@ -71,7 +77,7 @@ main() {
   # One commit, one image: no clock in it.
   buildah "${storage[@]}" bud --quiet --isolation chroot --format oci --build-context "build=$work/build" \
     --timestamp "$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)" \
-    --build-arg "VERSION=$(version)" --build-arg "REVISION=$(revision)" \
+    --build-arg "VERSION=$label" --build-arg "REVISION=$(revision)" \
     --tag "$tag" -f "$work/Dockerfile" "$work/context" >&2
   mkdir -p "$(dirname "$file")"
   rm -f "$file"

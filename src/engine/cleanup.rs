@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::classify;
+use crate::engine::classify::sources_among;
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
@@ -112,7 +112,7 @@ struct Remover<'a> {
 
 impl Remover<'_> {
     async fn remove(&self, keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
-        let classified = classify(self.writer, self.assignment, self.rename, keys).await?;
+        let classified = sources_among(self.writer, self.assignment, self.rename, keys).await?;
         self.control.pace(classified.sources.len()).await?;
         let mut report = CleanupReport::default();
         for (key, reason) in classified.unmigrated {
@@ -121,14 +121,12 @@ impl Remover<'_> {
         let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
         let (pairs, huge) = huge::split(self.writer, pairs).await?;
         let undisturbed = self.acknowledge().await?;
+        let pairs = self.remove_equal(pairs, undisturbed, &mut report).await?;
         let doomed = self.condemn(&pairs, &mut report).await?;
         let outcomes = self.writer.unlink_if_unchanged(&doomed, undisturbed).await?;
         for ((key, _), outcome) in doomed.iter().zip(outcomes) {
             match outcome {
-                Outcome::Done => {
-                    report.removed += 1;
-                    self.removed.fetch_add(1, Ordering::Relaxed);
-                }
+                Outcome::Done => self.count_removed(&mut report),
                 Outcome::Gone => report.gone += 1,
                 Outcome::Changed => {
                     report.kept_changed += 1;
@@ -157,6 +155,30 @@ impl Remover<'_> {
             }
         }
         Ok(report)
+    }
+
+    fn count_removed(&self, report: &mut CleanupReport) {
+        report.removed += 1;
+        self.removed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Removes the originals of which one step can tell that they equal their targets; gives the other pairs.
+    async fn remove_equal(
+        &self,
+        pairs: Vec<(RedisKey, RedisKey)>,
+        undisturbed: u64,
+        report: &mut CleanupReport,
+    ) -> Result<Vec<(RedisKey, RedisKey)>, Stop> {
+        let outcomes = self.writer.unlink_equal(&pairs, undisturbed).await?;
+        let mut open = Vec::new();
+        for (pair, outcome) in pairs.into_iter().zip(outcomes) {
+            match outcome {
+                Some(Outcome::Done) => self.count_removed(report),
+                Some(Outcome::Gone) => report.gone += 1,
+                Some(Outcome::Changed) | None => open.push(pair),
+            }
+        }
+        Ok(open)
     }
 
     /// Sees to it that replicas acknowledged since the last disturbance; gives the count at which they did.

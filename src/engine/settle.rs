@@ -5,7 +5,7 @@
 
 use crate::engine::apply::Order;
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::{Classified, classify};
+use crate::engine::classify::{Classified, classify, sources_among};
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge;
@@ -69,7 +69,7 @@ pub(super) struct Settler<'a> {
 impl Settler<'_> {
     /// Brings a batch of sources to their targets.
     pub(super) async fn settle(&self, keys: Vec<RedisKey>, order: Order) -> Result<ApplyReport, Stop> {
-        let (pairs, mut report) = self.begin(keys).await?;
+        let (pairs, mut report) = self.begin(keys, order).await?;
         let (pairs, huge) = huge::split_if(self.has_huge, self.writer, pairs).await?;
         let to_compare = match order {
             Order::CopyFirst => self.copy(&pairs, &mut report).await?,
@@ -80,9 +80,12 @@ impl Settler<'_> {
         Ok(report)
     }
 
-    async fn begin(&self, keys: Vec<RedisKey>) -> Result<(Vec<Pair>, ApplyReport), Stop> {
-        let Classified { sources, current: _, unmigrated } =
-            classify(self.writer, self.assignment, self.rename, keys).await?;
+    async fn begin(&self, keys: Vec<RedisKey>, order: Order) -> Result<(Vec<Pair>, ApplyReport), Stop> {
+        let Classified { sources, current: _, unmigrated } = match order {
+            // The targets that it makes itself would be read as well, at twice the price of a source.
+            Order::CopyFirst => sources_among(self.writer, self.assignment, self.rename, keys).await?,
+            Order::CompareFirst => classify(self.writer, self.assignment, self.rename, keys).await?,
+        };
         self.control.pace(sources.len()).await?;
         let mut report = ApplyReport::default();
         for (key, reason) in unmigrated {

@@ -6,6 +6,10 @@ use crate::keyspace::script::Script;
 use crate::model::key::RedisKey;
 use crate::model::slot::slot_of;
 
+/// Room for the arguments that most commands have beside their key.
+const FEW_WORDS: usize = 4;
+const FEW_BYTES: usize = 48;
+
 /// A command on one key, or on several of one slot.
 #[derive(Clone)]
 pub(super) struct Command {
@@ -16,7 +20,9 @@ pub(super) struct Command {
 impl Command {
     /// `NAME key`; arguments follow by [`Command::arg`].
     pub(super) fn on(name: &str, key: &RedisKey) -> Self {
-        Self { slot: slot_of(key), cmd: cmd(name).arg(key.as_bytes()).take() }
+        let mut cmd = Cmd::with_capacity(FEW_WORDS, name.len() + key.as_bytes().len() + FEW_BYTES);
+        cmd.arg(name).arg(key.as_bytes());
+        Self { slot: slot_of(key), cmd }
     }
 
     /// `NAME SUBCOMMAND key`.

@@ -3,10 +3,13 @@
 //! Owns the two steps of a comparison: equal payloads are a shortcut to yes; whatever differs is read
 //! again and compared canonically.
 
+use redis::Value;
+
+use crate::keyspace::bulk::Bulk;
 use crate::keyspace::fault::Fault;
 use crate::keyspace::read::Payload;
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::value;
+use crate::keyspace::{script, value};
 use crate::model::difference::Difference;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
@@ -47,9 +50,11 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn compare(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Comparison>, Fault> {
-        let keys: Vec<RedisKey> = pairs.iter().flat_map(|(source, target)| [source.clone(), target.clone()]).collect();
-        let payloads = self.payloads(&keys).await?;
-        let mut results: Vec<Option<Comparison>> = payloads.chunks(2).map(by_payload).collect();
+        let mut results = if self.endpoint().cluster {
+            self.compare_payloads(pairs).await?
+        } else {
+            self.compare_within(pairs).await?
+        };
         let unsure: Vec<usize> =
             results.iter().enumerate().filter(|(_, result)| result.is_none()).map(|(index, _)| index).collect();
         let pairs_left: Vec<(RedisKey, RedisKey)> = unsure.iter().map(|&index| pairs[index].clone()).collect();
@@ -57,6 +62,19 @@ impl Keyspace {
             results[index] = Some(comparison);
         }
         results.into_iter().map(|result| result.ok_or(value::unexpected())).collect()
+    }
+
+    /// Payloads of different primaries meet here.
+    async fn compare_payloads(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Option<Comparison>>, Fault> {
+        let keys: Vec<RedisKey> = pairs.iter().flat_map(|(source, target)| [source.clone(), target.clone()]).collect();
+        Ok(self.payloads(&keys).await?.chunks(2).map(by_payload).collect())
+    }
+
+    /// Payloads of one server are compared there.
+    async fn compare_within(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Option<Comparison>>, Fault> {
+        let keys: Vec<&RedisKey> = pairs.iter().flat_map(|(source, target)| [source, target]).collect();
+        let bulk = Bulk { keys_each: 2, ..Bulk::of(&script::COMPARE_PAIRS) };
+        self.in_bulk(&bulk, &keys).await.into_iter().map(|answer| Ok(by_script(answer)?.into_comparison())).collect()
     }
 
     /// Compares each source with its target canonically, whatever their payloads.
@@ -71,6 +89,37 @@ impl Keyspace {
             results.push(by_value(source, target));
         }
         Ok(results)
+    }
+}
+
+/// How the script that compares payloads found a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByScript {
+    Equal,
+    /// The payloads differ, which proves nothing, or nobody could tell.
+    Unsure,
+    SourceGone,
+    TargetMissing,
+}
+
+impl ByScript {
+    fn into_comparison(self) -> Option<Comparison> {
+        match self {
+            Self::Equal => Some(Comparison::Equal),
+            Self::Unsure => None,
+            Self::SourceGone => Some(Comparison::SourceGone),
+            Self::TargetMissing => Some(Comparison::TargetMissing),
+        }
+    }
+}
+
+pub(super) fn by_script(answer: Option<Value>) -> Result<ByScript, Fault> {
+    match answer.map(value::int).transpose()? {
+        Some(1) => Ok(ByScript::Equal),
+        Some(0) | None => Ok(ByScript::Unsure),
+        Some(-1) => Ok(ByScript::SourceGone),
+        Some(-2) => Ok(ByScript::TargetMissing),
+        Some(_) => Err(value::unexpected()),
     }
 }
 

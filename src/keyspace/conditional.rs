@@ -5,7 +5,9 @@
 
 use redis::{Pipeline, Value};
 
+use crate::keyspace::bulk::Bulk;
 use crate::keyspace::command::Command;
+use crate::keyspace::compare::{ByScript, by_script};
 use crate::keyspace::connection::Connection;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
@@ -69,6 +71,31 @@ impl Writer {
             outcomes[index] = Some(outcome(value::int(answer?)?));
         }
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Changed)).collect())
+    }
+
+    /// Unlinks each source that equals its target by payload and expiry, compared and unlinked in one step; gives
+    /// `None` for each pair that is still to be decided. On a cluster nothing can be done in one step: all are.
+    ///
+    /// # Errors
+    /// [`FaultClass::UnexpectedAnswer`]; other sources of the batch may be unlinked.
+    pub async fn unlink_equal(
+        &self,
+        pairs: &[(RedisKey, RedisKey)],
+        undisturbed: u64,
+    ) -> Result<Vec<Option<Outcome>>, Fault> {
+        if self.endpoint().cluster {
+            return Ok(vec![None; pairs.len()]);
+        }
+        let keys: Vec<&RedisKey> = pairs.iter().flat_map(|(source, target)| [source, target]).collect();
+        let bulk = Bulk { keys_each: 2, undisturbed: Some(undisturbed), ..Bulk::of(&script::UNLINK_EQUAL) };
+        let outcome = |answer| {
+            Ok(match by_script(answer)? {
+                ByScript::Equal => Some(Outcome::Done),
+                ByScript::SourceGone => Some(Outcome::Gone),
+                ByScript::Unsure | ByScript::TargetMissing => None,
+            })
+        };
+        self.in_bulk(&bulk, &keys).await.into_iter().map(outcome).collect()
     }
 
     /// Replaces a key's entry by a payload if it still holds `expected`.

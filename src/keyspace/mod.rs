@@ -4,6 +4,7 @@
 //! decide what a key means or what should be written: it reads, and it writes only what it is told,
 //! under the condition it is told.
 
+mod bulk;
 pub mod certificate;
 mod command;
 pub mod compare;

@@ -1,11 +1,13 @@
 //! Batched reads: what migrations ask for, sizes, payloads, whole entries.
 //!
-//! Every function gives its answers in the order of its keys, by one pipelined round trip per primary.
+//! Every function gives its answers in the order of its keys, by one pipelined round trip per primary: of scripts
+//! that read many keys each, and one more for what they could not answer.
 
 use std::collections::BTreeMap;
 
 use redis::Value;
 
+use crate::keyspace::bulk::Bulk;
 use crate::keyspace::command::Command;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
@@ -29,6 +31,37 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn probe(&self, probes: &[Probe]) -> Result<Vec<Answer>, Fault> {
+        let mut answers = self.probe_fields(probes).await?;
+        let open: Vec<usize> = (0..probes.len()).filter(|&index| answers[index].is_none()).collect();
+        let alone: Vec<&Probe> = open.iter().map(|&index| &probes[index]).collect();
+        for (index, answer) in open.into_iter().zip(self.probe_alone(&alone).await?) {
+            answers[index] = Some(answer);
+        }
+        answers.into_iter().map(|answer| answer.ok_or(value::unexpected())).collect()
+    }
+
+    /// Answers the probes that ask for the same fields as the first does.
+    async fn probe_fields(&self, probes: &[Probe]) -> Result<Vec<Option<Answer>>, Fault> {
+        let mut answers = vec![None; probes.len()];
+        let Some(asked) = probes.iter().find_map(Probe::fields) else { return Ok(answers) };
+        let (indexes, keys): (Vec<usize>, Vec<&RedisKey>) = (probes.iter().enumerate())
+            .filter(|(_, probe)| probe.fields() == Some(asked))
+            .map(|(index, probe)| (index, probe.key()))
+            .unzip();
+        let mut leading = vec![asked.len().to_string().into_bytes()];
+        leading.extend(asked.iter().map(|name| name.as_bytes().to_vec()));
+        let bulk = Bulk { leading, ..Bulk::of(&script::READ_FIELDS) };
+        for (index, answer) in indexes.into_iter().zip(self.in_bulk(&bulk, &keys).await) {
+            answers[index] = match answer {
+                None => None,
+                Some(Value::Int(0)) => Some(Answer::NotAHash),
+                Some(values) => Some(fields(values)?),
+            };
+        }
+        Ok(answers)
+    }
+
+    async fn probe_alone(&self, probes: &[&Probe]) -> Result<Vec<Answer>, Fault> {
         let mut commands = Vec::new();
         for probe in probes {
             match probe {
@@ -55,13 +88,34 @@ impl Keyspace {
         Ok(results)
     }
 
+    /// One number for each key: by a script for many keys, and by a command for those that it left out.
+    async fn numbers(
+        &self,
+        script: &script::Script,
+        keys: &[RedisKey],
+        alone: impl Fn(&RedisKey) -> Command,
+    ) -> Result<Vec<u64>, Fault> {
+        let asked: Vec<&RedisKey> = keys.iter().collect();
+        let mut answers = self.in_bulk(&Bulk::of(script), &asked).await;
+        let open: Vec<usize> = (0..keys.len()).filter(|&index| answers[index].is_none()).collect();
+        let commands = open.iter().map(|&index| alone(&keys[index])).collect();
+        for (index, answer) in open.into_iter().zip(self.run(commands).await) {
+            answers[index] = Some(answer?);
+        }
+        let number = |answer| match answer {
+            None | Some(Value::Nil) => Ok(0),
+            Some(number) => Ok(u64::try_from(value::int(number)?).unwrap_or(0)),
+        };
+        answers.into_iter().map(number).collect()
+    }
+
     /// Which keys exist.
     ///
     /// # Errors
     /// The first fault that stayed.
     pub async fn exist(&self, keys: &[RedisKey]) -> Result<Vec<bool>, Fault> {
-        let commands = keys.iter().map(|key| Command::on("EXISTS", key)).collect();
-        self.run(commands).await.into_iter().map(|answer| Ok(value::int(answer?)? == 1)).collect()
+        let exist = self.numbers(&script::WHICH_EXIST, keys, |key| Command::on("EXISTS", key)).await?;
+        Ok(exist.into_iter().map(|count| count == 1).collect())
     }
 
     /// Bytes that each key takes with its overhead, estimated by the server; 0 for a missing key.
@@ -69,15 +123,7 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn memory_usage(&self, keys: &[RedisKey]) -> Result<Vec<u64>, Fault> {
-        let commands = keys.iter().map(|key| Command::sub("MEMORY", "USAGE", key)).collect();
-        self.run(commands)
-            .await
-            .into_iter()
-            .map(|answer| match answer? {
-                Value::Nil => Ok(0),
-                other => Ok(u64::try_from(value::int(other)?).unwrap_or(0)),
-            })
-            .collect()
+        self.numbers(&script::MEMORY_USAGES, keys, |key| Command::sub("MEMORY", "USAGE", key)).await
     }
 
     /// Payload and expiry of each key, each read in one atomic step.
@@ -85,8 +131,31 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn payloads(&self, keys: &[RedisKey]) -> Result<Vec<Option<Payload>>, Fault> {
-        let commands = keys.iter().map(|key| Command::script(&script::READ_PAYLOAD, &[key])).collect();
-        self.run(commands).await.into_iter().map(|answer| payload(answer?)).collect()
+        let asked: Vec<&RedisKey> = keys.iter().collect();
+        let bulk = Bulk { answers_each: 2, ..Bulk::of(&script::READ_PAYLOADS) };
+        let mut answers = self.in_bulk(&bulk, &asked).await.into_iter();
+        let mut payloads = Vec::with_capacity(keys.len());
+        let mut open = Vec::new();
+        while let (Some(bytes), Some(expiry)) = (answers.next(), answers.next()) {
+            let (Some(bytes), Some(expiry)) = (bytes, expiry) else {
+                open.push(payloads.len());
+                payloads.push(None);
+                continue;
+            };
+            payloads.push(payload(bytes, expiry)?);
+        }
+        let alone = open.iter().map(|&index| Command::script(&script::READ_PAYLOAD, &[&keys[index]])).collect();
+        for (index, answer) in open.into_iter().zip(self.run(alone).await) {
+            payloads[index] = match answer? {
+                Value::Nil => None,
+                answer => {
+                    let [bytes, expiry] =
+                        <[Value; 2]>::try_from(value::list(answer)?).map_err(|_| value::unexpected())?;
+                    payload(bytes, expiry)?
+                }
+            };
+        }
+        Ok(payloads)
     }
 
     /// Type, value and expiry of each key, each read in one atomic step.
@@ -147,10 +216,9 @@ fn shape(length: Result<Value, Fault>, life: Result<Value, Fault>) -> Result<Ans
     Ok(Answer::Shape { fields, expires: value::int(life?)? >= 0 })
 }
 
-fn payload(answer: Value) -> Result<Option<Payload>, Fault> {
-    if answer == Value::Nil {
+fn payload(bytes: Value, expiry: Value) -> Result<Option<Payload>, Fault> {
+    if bytes == Value::Nil {
         return Ok(None);
     }
-    let [bytes, expiry] = <[Value; 2]>::try_from(value::list(answer)?).map_err(|_| value::unexpected())?;
     Ok(Some(Payload { bytes: value::bytes(bytes)?, expiry: Expiry::from_pexpiretime(value::int(expiry)?) }))
 }

@@ -156,10 +156,22 @@ impl Keyspace {
         let topology = self.topology().await;
         let groups = batch.group(&topology);
         let undisturbed = batch.undisturbed;
-        let sent = groups.into_iter().map(|(node, indexes)| {
-            let commands: Vec<(Cmd, bool)> =
-                indexes.iter().map(|&index| (batch.commands[index].cmd.clone(), batch.asks(index))).collect();
-            async move { (indexes, self.send_to(&node, commands, undisturbed).await) }
+        let commands = &batch.commands;
+        let sent = groups.into_iter().map(|Group { node, asking, indexes }| async move {
+            let words = if asking { 2 } else { 1 };
+            let mut sent = Vec::with_capacity(indexes.len() * words);
+            for &index in &indexes {
+                if asking {
+                    sent.push(redis::cmd("ASKING"));
+                }
+                sent.push(commands[index].cmd.clone());
+            }
+            let mut answers = self.ask_node_all(&node, sent, undisturbed).await;
+            if asking {
+                // Every other answer is that of ASKING.
+                answers = answers.into_iter().skip(1).step_by(2).collect();
+            }
+            (indexes, answers)
         });
         for (indexes, answers) in join_all(sent).await {
             for (index, answer) in indexes.into_iter().zip(answers) {
@@ -168,14 +180,15 @@ impl Keyspace {
         }
     }
 
-    async fn send_to(
+    /// Sends commands to one node, whatever slots it owns. A node that lost the scripts gets them again.
+    pub(super) async fn ask_node_all(
         &self,
         node: &NodeAddress,
-        commands: Vec<(Cmd, bool)>,
+        commands: Vec<Cmd>,
         undisturbed: Option<u64>,
     ) -> Vec<Result<Value, Fault>> {
         let count = commands.len();
-        match self.pipeline(node, &commands, undisturbed).await {
+        match self.pipeline(node, commands, undisturbed).await {
             Ok(answers) => {
                 if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.class == FaultClass::NoScript)) {
                     let _ = self.load_scripts(node).await;
@@ -189,16 +202,14 @@ impl Keyspace {
     async fn pipeline(
         &self,
         node: &NodeAddress,
-        commands: &[(Cmd, bool)],
+        commands: Vec<Cmd>,
         undisturbed: Option<u64>,
     ) -> Result<Vec<Result<Value, Fault>>, Fault> {
-        let mut pipeline = Pipeline::with_capacity(commands.len());
+        let count = commands.len();
+        let mut pipeline = Pipeline::with_capacity(count);
         pipeline.ignore_errors();
-        for (command, asking) in commands {
-            if *asking {
-                pipeline.add_command(redis::cmd("ASKING")).ignore();
-            }
-            pipeline.add_command(command.clone());
+        for command in commands {
+            pipeline.add_command(command);
         }
         let mut connection = self.connection(node).await?;
         self.check_lease(node)?;
@@ -207,7 +218,7 @@ impl Keyspace {
         }
         let answers: Result<Vec<RedisResult<Value>>, _> = pipeline.query_async(&mut connection.inner).await;
         match answers {
-            Ok(answers) if answers.len() == commands.len() => {
+            Ok(answers) if answers.len() == count => {
                 Ok(answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node))).collect())
             }
             Ok(_) => Err(Fault::of(FaultClass::UnexpectedAnswer, node)),
@@ -220,7 +231,7 @@ impl Keyspace {
 
     /// Sends one command to one node, whatever slots it owns.
     pub(super) async fn ask_node(&self, node: &NodeAddress, command: Cmd) -> Result<Value, Fault> {
-        self.pipeline(node, &[(command, false)], None)
+        self.pipeline(node, vec![command], None)
             .await?
             .pop()
             .unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))
@@ -274,7 +285,7 @@ impl Keyspace {
         }
     }
 
-    async fn load_scripts(&self, node: &NodeAddress) -> Result<(), Fault> {
+    pub(super) async fn load_scripts(&self, node: &NodeAddress) -> Result<(), Fault> {
         let mut connection = self.connection(node).await?;
         load_scripts(&mut connection, node).await
     }
@@ -307,6 +318,13 @@ struct Batch {
     undisturbed: Option<u64>,
 }
 
+/// Commands for one node; `asking` where it was named by a redirection for one command only.
+struct Group {
+    node: NodeAddress,
+    asking: bool,
+    indexes: Vec<usize>,
+}
+
 /// What has to happen before the rest is sent again.
 struct Need {
     pause: bool,
@@ -319,24 +337,28 @@ impl Batch {
         Self { commands, answers, ask: HashMap::new(), last_fault: HashMap::new(), undisturbed }
     }
 
-    fn asks(&self, index: usize) -> bool {
-        self.ask.contains_key(&index)
-    }
-
     /// Commands without an answer, by the node to ask. A slot that nobody owns is answered at once.
-    fn group(&mut self, topology: &Topology) -> HashMap<NodeAddress, Vec<usize>> {
-        let mut groups: HashMap<NodeAddress, Vec<usize>> = HashMap::new();
+    fn group(&mut self, topology: &Topology) -> Vec<Group> {
+        let mut owned: Vec<Vec<usize>> = vec![Vec::new(); topology.primaries.len()];
+        let mut asked: HashMap<NodeAddress, Vec<usize>> = HashMap::new();
         for (index, command) in self.commands.iter().enumerate() {
             if self.answers[index].is_some() {
                 continue;
             }
-            let owner = topology.owner(command.slot).map(|owner| &owner.address);
-            match self.ask.get(&index).or(owner) {
-                Some(node) => groups.entry(node.clone()).or_default().push(index),
-                None => self.answers[index] = Some(Err(Fault::new(FaultClass::ClusterDown))),
+            match (self.ask.get(&index), topology.owner_index(command.slot)) {
+                (Some(node), _) => asked.entry(node.clone()).or_default().push(index),
+                (None, Some(owner)) => owned[owner].push(index),
+                (None, None) => self.answers[index] = Some(Err(Fault::new(FaultClass::ClusterDown))),
             }
         }
-        groups
+        let owned =
+            topology.primaries.iter().zip(owned).map(|(owner, indexes)| (owner.address.clone(), false, indexes));
+        let asked = asked.into_iter().map(|(node, indexes)| (node, true, indexes));
+        owned
+            .chain(asked)
+            .filter(|(_, _, indexes)| !indexes.is_empty())
+            .map(|(node, asking, indexes)| Group { node, asking, indexes })
+            .collect()
     }
 
     /// Takes back the answers that a retry may better; `None` when there are none.

@@ -1,6 +1,7 @@
 //! The Lua scripts that make a read or a conditional write atomic.
 //!
-//! Owns their text. Each touches only the keys that it is given, all of one slot.
+//! Owns their text. Each touches only the keys that it is given: `KEYS`, all of one slot, or, where many are read
+//! at once, `ARGV`, all of one server.
 
 use std::sync::LazyLock;
 
@@ -31,6 +32,101 @@ pub(super) static READ_PAYLOAD: LazyLock<Script> = LazyLock::new(|| {
          if not payload then return false end
          return {payload, redis.call('PEXPIRETIME', KEYS[1])}",
     )
+});
+
+/// Answers of the scripts below end with the key at which they hold this many bytes: the rest is asked for again.
+const ENOUGH_BYTES: usize = 256 * 1024;
+
+/// `ARGV` keys → payload (or false) and absolute expiry of each.
+pub(super) static READ_PAYLOADS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "local answers, bytes = {{}}, 0
+         for at = 1, #ARGV do
+           local payload = redis.call('DUMP', ARGV[at])
+           answers[2 * at - 1] = payload
+           answers[2 * at] = redis.call('PEXPIRETIME', ARGV[at])
+           if payload then bytes = bytes + #payload end
+           if bytes > {ENOUGH_BYTES} then break end
+         end
+         return answers"
+    ))
+});
+
+/// `ARGV` number of fields, their names, then keys → the values of the fields of each hash, or 0 for another type.
+pub(super) static READ_FIELDS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local answers, last = {}, ARGV[1] + 1
+         for at = last + 1, #ARGV do
+           local values = redis.pcall('HMGET', ARGV[at], unpack(ARGV, 2, last))
+           if values.err then
+             if string.sub(values.err, 1, 9) ~= 'WRONGTYPE' then return redis.error_reply(values.err) end
+             values = 0
+           end
+           answers[at - last] = values
+         end
+         return answers",
+    )
+});
+
+/// `ARGV` keys → 1 for each that exists, 0 for others.
+pub(super) static WHICH_EXIST: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local answers = {}
+         for at = 1, #ARGV do answers[at] = redis.call('EXISTS', ARGV[at]) end
+         return answers",
+    )
+});
+
+/// `ARGV` keys → bytes that each takes; 0 for a missing one.
+pub(super) static MEMORY_USAGES: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local answers = {}
+         for at = 1, #ARGV do answers[at] = redis.call('MEMORY', 'USAGE', ARGV[at]) or 0 end
+         return answers",
+    )
+});
+
+/// How two keys of one server compare by payload and expiry: 1 equal, 0 unsure, -1 no first, -2 no second.
+const COMPARE_BY_PAYLOAD: &str = "
+    local bytes = 0
+    local function compare(source, target)
+      local payload = redis.call('DUMP', source)
+      if not payload then return -1 end
+      local other = redis.call('DUMP', target)
+      if not other then return -2 end
+      bytes = bytes + #payload + #other
+      if payload ~= other then return 0 end
+      if redis.call('PEXPIRETIME', source) ~= redis.call('PEXPIRETIME', target) then return 0 end
+      return 1
+    end";
+
+/// `ARGV` source, target, and so on, all of one server → how each pair compares.
+pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{COMPARE_BY_PAYLOAD}
+         local answers = {{}}
+         for at = 1, #ARGV, 2 do
+           answers[(at + 1) / 2] = compare(ARGV[at], ARGV[at + 1])
+           if bytes > {ENOUGH_BYTES} then break end
+         end
+         return answers"
+    ))
+});
+
+/// `ARGV` source, target, and so on, all of one server → how each pair compares; a source that equals its target
+/// is unlinked in the same step.
+pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{COMPARE_BY_PAYLOAD}
+         local answers = {{}}
+         for at = 1, #ARGV, 2 do
+           local answer = compare(ARGV[at], ARGV[at + 1])
+           if answer == 1 then redis.call('UNLINK', ARGV[at]) end
+           answers[(at + 1) / 2] = answer
+           if bytes > {ENOUGH_BYTES} then break end
+         end
+         return answers"
+    ))
 });
 
 /// `KEYS` key → type, absolute expiry and value, or false.
@@ -232,8 +328,14 @@ pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 17] {
+pub(super) fn all() -> [&'static Script; 23] {
     [
+        &READ_PAYLOADS,
+        &READ_FIELDS,
+        &WHICH_EXIST,
+        &MEMORY_USAGES,
+        &COMPARE_PAIRS,
+        &UNLINK_EQUAL,
         &READ_PAYLOAD,
         &READ_ENTRY,
         &UNLINK_IF_HASH_IS,

@@ -67,8 +67,12 @@ impl Topology {
     /// The primary that owns a slot.
     #[must_use]
     pub fn owner(&self, slot: u16) -> Option<&Primary> {
-        let index = self.owners.get(usize::from(slot)).copied().flatten()?;
-        self.primaries.get(usize::from(index))
+        self.primaries.get(self.owner_index(slot)?)
+    }
+
+    /// Where among the primaries the owner of a slot is.
+    pub(super) fn owner_index(&self, slot: u16) -> Option<usize> {
+        self.owners.get(usize::from(slot)).copied().flatten().map(usize::from)
     }
 
     /// Slots owned by a primary and not contested by another.

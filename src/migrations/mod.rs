@@ -114,6 +114,12 @@ pub trait Rename: Send + Sync {
     /// needed, until it needs nothing more.
     fn map(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Mapping;
 
+    /// Whether some content could make the key a source. Where no content could, as with names that only targets
+    /// have, saying so spares the reads that would tell what else it is.
+    fn may_be_source(&self, _scope: &Scope, _key: &RedisKey) -> bool {
+        true
+    }
+
     /// Whether the entry at this target will not share a slot with what belongs together with it,
     /// although the migration is to bring them together. Such targets are written, and reported.
     fn is_scattered(&self, _target: &RedisKey) -> bool {

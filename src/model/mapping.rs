@@ -3,8 +3,6 @@
 //! Owns the vocabulary between the engine and a migration: a mapping, the reads a migration may ask
 //! for where the key alone is ambiguous, and why a key stays where it is.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
 use crate::model::key::RedisKey;
@@ -93,6 +91,25 @@ pub enum Probe {
     },
 }
 
+impl Probe {
+    /// The key that is read.
+    #[must_use]
+    pub fn key(&self) -> &RedisKey {
+        match self {
+            Self::Fields { key, .. } | Self::Shape { key } => key,
+        }
+    }
+
+    /// The fields that are read.
+    #[must_use]
+    pub fn fields(&self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Fields { fields, .. } => Some(fields),
+            Self::Shape { .. } => None,
+        }
+    }
+}
+
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -111,7 +128,7 @@ pub enum Answer {
 
 /// The answers that a migration has so far about one key.
 #[derive(Debug, Clone, Default)]
-pub struct Answers(HashMap<Probe, Answer>);
+pub struct Answers(Vec<(Probe, Answer)>);
 
 impl Answers {
     /// No answers: the first question about every key.
@@ -122,12 +139,12 @@ impl Answers {
 
     /// Records what a probe found.
     pub fn insert(&mut self, probe: Probe, answer: Answer) {
-        self.0.insert(probe, answer);
+        self.0.push((probe, answer));
     }
 
     /// The answer to a probe, if it was asked already.
     #[must_use]
     pub fn get(&self, probe: &Probe) -> Option<&Answer> {
-        self.0.get(probe)
+        self.0.iter().find(|(asked, _)| asked == probe).map(|(_, answer)| answer)
     }
 }

@@ -75,6 +75,13 @@ impl Rename for HashTags {
         }
     }
 
+    fn may_be_source(&self, scope: &Scope, key: &RedisKey) -> bool {
+        match scope.parameters.key_layout {
+            KeyLayout::Outpost => !outpost_layout::is_current_form(key),
+            KeyLayout::TenantTag => !key.as_bytes().starts_with(key_names::TENANT_TAG_PREFIX),
+        }
+    }
+
     /// A tenant id that is empty or starts with `}` makes an empty hash tag, which Redis ignores.
     fn is_scattered(&self, target: &RedisKey) -> bool {
         hash_tag(target.as_bytes()).len() == target.as_bytes().len()

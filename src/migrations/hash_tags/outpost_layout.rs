@@ -26,6 +26,11 @@ pub(super) fn map(key: &RedisKey, answers: &Answers) -> Decision<Mapping> {
     }
 }
 
+/// Whether a key has the form of a target: then it is no source, whatever it holds.
+pub(super) fn is_current_form(key: &RedisKey) -> bool {
+    key.as_bytes().strip_prefix(TENANT_PREFIX).is_some_and(|rest| outpost_readings(rest).next().is_some())
+}
+
 /// Every entity for which a key `tenant:<rest>` in current form may stand.
 pub(super) fn current_readings(rest: &[u8]) -> Decision<Vec<Entity<'_>>> {
     let readings: Vec<_> = outpost_readings(rest).take(READINGS_LIMIT + 1).collect();

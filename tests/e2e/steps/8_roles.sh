@@ -27,12 +27,27 @@ metadata: { name: $1, namespace: outpost }
 spec:
   migration: 001_hash_tags
   redis: { host: $2, passwordSecretRef: { name: $3, key: password${4-} } }
+  suspend: ${5-false}
 TXT
 }
 
-migrate engineered redis-engineer redis-engineer-auth | engineer apply -f - >/dev/null
-engineer -n outpost wait --for=condition=Verified --timeout=60s rmig/engineered
-engineer -n outpost get rmig engineered --watch-only --request-timeout=1s >/dev/null 2>&1 || true
+# watched TYPE FILTER: the watch brought an event of this type whose object fits
+watched() {
+  cat "$work/logs/engineer-watch.log"
+  jq -es --arg type "$1" "any(.[]; .type == \$type and (.object | $2))" "$work/logs/engineer-watch.log"
+}
+verified='any(.status.conditions[]?; .type == "Verified" and .status == "True")'
+
+# Nothing happens before the watch has begun: it brings what is there as added, and what comes as modified.
+migrate engineered redis-engineer redis-engineer-auth '' true | engineer apply -f - >/dev/null
+start engineer-watch kubectl --kubeconfig "$work/engineer.kubeconfig" -n outpost get rmig engineered \
+  --watch --output-watch-events -o json
+until_true 30 'the watch of engineer begins' watched ADDED "$verified | not"
+engineer -n outpost patch rmig engineered --type merge -p '{"spec":{"suspend":false}}' >/dev/null
+until_true 90 'engineer sees the change of status in the watch' watched MODIFIED "$verified"
+alive engineer-watch || die 'the watch of engineer ended by itself'
+stop engineer-watch
+note 'engineer watched it become Verified'
 
 # There is no way to name a Secret of another namespace …
 if refused=$(migrate crossing theirs.outpost-theirs.svc theirs-auth ', namespace: outpost-theirs' | engineer apply -f - 2>&1); then

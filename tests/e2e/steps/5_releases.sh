@@ -1,12 +1,42 @@
 #!/usr/bin/env bash
 # A second release in another namespace, whose Redis has the same name: upgraded, rolled back and uninstalled while
 # it copies, and its namespace deleted. Data and the first release stay as they are.
+: "${images:?start it with run.sh}"
 # shellcheck source=step.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/step.sh"
 
-operator_images() {
+# The pods of this release's operator that are not on their way out, one a line, with what each has of an image:
+# operators FILTER
+operators() {
   kubectl -n outpost-b get pods -l app.kubernetes.io/name=outpost-migrate-redis -o json |
-    jq -r '[.items[] | select(.metadata.deletionTimestamp == null and (.metadata.annotations["helm.sh/hook"] == null)) | .spec.containers[0].image] | unique | join(" ")'
+    jq -r ".items[] | select(.metadata.deletionTimestamp == null and .metadata.annotations[\"helm.sh/hook\"] == null) | $1" |
+    sort -u
+}
+
+# By which digests the kubelet may know the image of an archive: of its configuration, or of its manifest.
+digests() {
+  local manifest
+  manifest=$(tar -xOf "$images/$1.tar" index.json | jq -er '.manifests[0].digest')
+  printf '%s\n' "$manifest"
+  tar -xOf "$images/$1.tar" "blobs/sha256/${manifest#sha256:}" | jq -er .config.digest
+}
+
+# All pods run the image of the archive NAME, whatever it is called: run_image NAME
+run_image() {
+  local ids digest
+  ids=$(operators '.status.containerStatuses[0].imageID')
+  for digest in $(digests "$1"); do
+    [[ $ids != *"$digest" || $(wc -l <<<"$ids") -ne 1 ]] || { note "all pods run the image $1: $digest" && return; }
+  done
+  die "the pods run $ids, not the image $1: $(digests "$1" | paste -sd ' ')"
+}
+
+# Who holds the lock in Redis is one of the pods that are there now.
+pod_holds() {
+  local holder
+  holder=$(in_redis outpost-b redis-cluster-0 GET outpost:migration:lock | jq -er .holder) || return
+  echo "$holder holds it; there are: $(operators .metadata.name | paste -sd ' ')"
+  operators .metadata.name | grep -qxF "$holder"
 }
 
 still_copies() { expect 'phase' "$(field outpost-b copied .status.phase)" Applying; }
@@ -25,16 +55,22 @@ migration outpost-b copied redis-cluster false <<<'targetPhase: Planned'
 until_condition outpost-b copied Planned 60
 patch outpost-b copied '{"spec":{"targetPhase":"Verified","limits":{"keysPerSecond":40}}}'
 until_half_way outpost-b redis-cluster 1 740
+[[ $(digests current) != "$(digests next)" ]] || die 'both images are one'
+run_image current
+first=$(operators .metadata.name)
 
-ctr -n k8s.io images tag localhost/outpost-migrate-redis:current localhost/outpost-migrate-redis:next >/dev/null
 release upgrade outpost-b --set crds.install=false --set image.tag=next >/dev/null
-expect 'images after the upgrade' "$(operator_images)" localhost/outpost-migrate-redis:next
+run_image next
+[[ -z $(comm -12 <(printf '%s\n' "$first") <(operators .metadata.name)) ]] || die 'a pod outlived the upgrade'
 still_copies
+until_true 90 'a pod of the new image holds the lock' pod_holds
+note "a pod of the new image took it over: $(pod_holds)"
 until_copying outpost-b redis-cluster 90
 
 helm rollback outpost-migrate-redis --namespace outpost-b --wait --timeout 3m >/dev/null
-expect 'images after the rollback' "$(operator_images)" localhost/outpost-migrate-redis:current
+run_image current
 still_copies
+until_true 90 'a pod of the earlier image holds the lock' pod_holds
 until_copying outpost-b redis-cluster 90
 
 still_copies

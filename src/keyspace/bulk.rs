@@ -1,0 +1,108 @@
+//! Many keys by one command: scripts that do the same to each key of a chunk inside the server.
+//!
+//! Owns the chunks and who is asked for them. Refuses to retry: whatever a script could not answer (a slot on
+//! the move, a lost connection, a server that refuses such scripts) is left for the caller to ask key by key.
+//!
+//! A script of one node may touch keys of several slots, as long as the node serves them all; for a key that it
+//! does not serve the script ends with an error, not with a wrong answer.
+
+use futures::future::join_all;
+use redis::{Cmd, Value};
+
+use crate::keyspace::endpoint::NodeAddress;
+use crate::keyspace::router::Keyspace;
+use crate::keyspace::script::Script;
+use crate::keyspace::value;
+use crate::model::key::RedisKey;
+use crate::model::slot::slot_of;
+
+/// Items of one command. What a script does with so many ordinary entries takes well under a millisecond; one that
+/// meets larger entries answers for fewer, see [`Script`].
+const CHUNK: usize = 50;
+
+/// What is asked of each item.
+pub(super) struct Bulk<'a> {
+    /// Takes the leading arguments, then the keys of all items; answers for the first so many items as it pleases.
+    pub(super) script: &'a Script,
+    /// Arguments before the keys.
+    pub(super) leading: Vec<Vec<u8>>,
+    /// Keys of one item, all of one primary.
+    pub(super) keys_each: usize,
+    /// Values that answer for one item.
+    pub(super) answers_each: usize,
+    /// The count of disturbances after which nothing may be sent.
+    pub(super) undisturbed: Option<u64>,
+}
+
+impl<'a> Bulk<'a> {
+    /// One value for each key.
+    pub(super) fn of(script: &'a Script) -> Self {
+        Self { script, leading: Vec::new(), keys_each: 1, answers_each: 1, undisturbed: None }
+    }
+
+    fn command(&self, keys: &[&RedisKey], items: &[usize]) -> Cmd {
+        let asked = || items.iter().flat_map(|&item| &keys[item * self.keys_each..(item + 1) * self.keys_each]);
+        let words = self.leading.len() + items.len() * self.keys_each + 3;
+        let bytes = asked().map(|key| key.as_bytes().len()).sum::<usize>() + 128;
+        let mut command = Cmd::with_capacity(words, bytes);
+        command.arg("EVALSHA").arg(self.script.sha1()).arg(0);
+        for word in &self.leading {
+            command.arg(word.as_slice());
+        }
+        for key in asked() {
+            command.arg(key.as_bytes());
+        }
+        command
+    }
+}
+
+impl Keyspace {
+    /// The answers for each item, in order; `None` where the item has to be asked alone.
+    pub(super) async fn in_bulk(&self, bulk: &Bulk<'_>, keys: &[&RedisKey]) -> Vec<Option<Value>> {
+        let items = keys.len() / bulk.keys_each;
+        let mut answers = vec![None; items * bulk.answers_each];
+        let topology = self.topology().await;
+        let mut shares: Vec<(&NodeAddress, Vec<usize>)> =
+            topology.primaries.iter().map(|primary| (&primary.address, Vec::new())).collect();
+        for item in 0..items {
+            if let Some(owner) = topology.owner_index(slot_of(keys[item * bulk.keys_each])) {
+                shares[owner].1.push(item);
+            }
+        }
+        let answered = shares.into_iter().map(|(node, items)| self.answer_share(bulk, keys, node, items));
+        for (item, values) in join_all(answered).await.into_iter().flatten() {
+            for (place, value) in answers[item * bulk.answers_each..].iter_mut().zip(values) {
+                *place = Some(value);
+            }
+        }
+        answers
+    }
+
+    /// The items of one primary, until it answered or refused each.
+    async fn answer_share(
+        &self,
+        bulk: &Bulk<'_>,
+        keys: &[&RedisKey],
+        node: &NodeAddress,
+        mut open: Vec<usize>,
+    ) -> Vec<(usize, Vec<Value>)> {
+        let mut answered = Vec::with_capacity(open.len());
+        while !open.is_empty() {
+            let chunks: Vec<&[usize]> = open.chunks(CHUNK).collect();
+            let commands = chunks.iter().map(|items| bulk.command(keys, items)).collect();
+            let mut rest = Vec::new();
+            for (items, answer) in chunks.iter().zip(self.ask_node_all(node, commands, bulk.undisturbed).await) {
+                let Ok(mut values) = answer.and_then(value::list) else { continue };
+                let done = values.len() / bulk.answers_each;
+                if done > 0 {
+                    rest.extend(items.iter().skip(done));
+                }
+                let mut values = values.drain(..);
+                let each = || values.by_ref().take(bulk.answers_each).collect();
+                answered.extend(items.iter().take(done).copied().zip(std::iter::repeat_with(each)));
+            }
+            open = rest;
+        }
+        answered
+    }
+}
