@@ -338,7 +338,7 @@ async fn what_a_failover_loses_after_the_comparison_is_noticed() {
     let mut progress = reins.progress.clone();
     let failing = async {
         // By then everything on the other primary has been compared.
-        progress.wait_for(|seen| seen.is_some_and(|seen| seen.processed > 1000)).await.expect("progress");
+        progress.wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.processed > 1000)).await.expect("progress");
         cluster.kill_node(1);
         cluster.signal(4, Signal::CONT);
         // Once its link is down, it has read all that will ever come.
@@ -524,11 +524,14 @@ async fn a_slot_that_moves_during_the_comparison_costs_one_more() {
     let reins = Reins::paced(600);
     let mut progress = reins.progress.clone();
     let moving = async {
-        progress.wait_for(|seen| seen.is_some_and(|seen| seen.processed > 200)).await.expect("progress");
+        progress.wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.processed > 200)).await.expect("progress");
         let slot = slot(b"tenant:{tenant_2}:tenant");
         let from = cluster.owner(slot).await;
         cluster.move_slot(slot, from, (from + 1) % 3).await;
-        assert!(progress.borrow().is_some_and(|seen| seen.processed < expected.sources()), "the fault did not hit");
+        assert!(
+            progress.borrow().as_ref().is_some_and(|seen| seen.processed < expected.sources()),
+            "the fault did not hit"
+        );
     };
     let (proof, ()) = tokio::join!(held.prove(&reins.control, &plan, &run), moving);
     let report = held.mark(proof.expect("a proof")).await.expect("a mark");

@@ -13,6 +13,7 @@ use outpost_migrate_redis::keyspace::{FaultClass, Keyspace as Connected, RedisEn
 use outpost_migrate_redis::model::finding::{FindingCode, Severity};
 use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::plan::Plan;
+use outpost_migrate_redis::model::policy::Limits;
 use rstest::rstest;
 
 use support::certificates::{Certificates, SERVER_NAME};
@@ -198,7 +199,7 @@ async fn limit_memory(redis: &Standalone, more: u64, policy: &str) {
 }
 
 #[tokio::test]
-async fn copies_that_do_not_fit_are_found_before_and_stop_during() {
+async fn copies_that_do_not_fit_are_found_before_and_wait_during() {
     let redis = start().await;
     let bench = Bench::new(&redis.endpoint());
     let expected = Expected::load(&bench.redis, 3000).await;
@@ -213,19 +214,31 @@ async fn copies_that_do_not_fit_are_found_before_and_stop_during() {
 
     let mut forced = plan.clone();
     forced.seen.findings.clear();
-    let stop = held.apply(&control, &forced, &run).await.expect_err("no memory");
-    assert!(matches!(&stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory), "{stop:?}");
-    expected.assert_halfway(&bench.redis).await;
-    assert!(held.lease.holds(), "the lock is renewed under OOM");
+    // Nothing paces it, so Redis refuses copies before anybody looks.
+    let reins = Reins::new(Limits::default());
+    let mut progress = reins.progress.clone();
+    let makes_room = async {
+        let waits = progress.wait_for(|now| now.as_ref().is_some_and(|now| now.held.is_some()));
+        tokio::time::timeout(Duration::from_secs(20), waits).await.expect("it waits").expect("progress");
+        expected.assert_halfway(&bench.redis).await;
+        let there = bench.snapshot().await.0;
+        expected.originals.assert_same(&there.filter(|key, _| !expected.targets.contains_key(key)), "sources");
+        let counted = expected.targets_there(&bench.redis).await;
+        // A measured window, longer than a lease: nothing is copied, and the lock is kept.
+        tokio::time::sleep(bench.life + Duration::from_secs(1)).await;
+        assert_eq!(expected.targets_there(&bench.redis).await, counted, "nothing is copied without room");
+        assert!(held.lease.holds(), "the lock is renewed under OOM");
+        bench.assert_no_mark().await;
+        limit_memory(&redis, 1 << 30, "noeviction").await;
+    };
+    let (applied, ()) = tokio::join!(held.apply(&reins.control, &forced, &run), makes_room);
+    let report = applied.expect("it goes on by itself once there is room");
+    assert_eq!(report.processed(), expected.sources());
+    assert!(reins.progress.borrow().as_ref().is_some_and(|now| now.held.is_none()), "it waits no more");
+    let proof = held.prove(&control, &plan, &run).await.expect("a proof");
+    held.mark(proof).await.expect("a mark");
     held.release().await;
     assert_no_lock(&bench.snapshot().await.1);
-    bench.assert_no_mark().await;
-    expected
-        .originals
-        .assert_same(&bench.snapshot().await.0.filter(|key, _| !expected.targets.contains_key(key)), "sources");
-
-    limit_memory(&redis, 1 << 30, "noeviction").await;
-    bench.migrate(&Control::unattended()).await.expect("a mark once there is room");
     expected.assert_migrated(&bench).await;
 }
 

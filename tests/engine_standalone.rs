@@ -596,7 +596,7 @@ async fn a_stopped_cleanup_is_resumed() {
     let reins = Reins::paced(200);
     let mut progress = reins.progress.clone();
     let stopping = async {
-        progress.wait_for(|seen| seen.is_some_and(|seen| seen.processed > 50)).await.expect("progress");
+        progress.wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.processed > 50)).await.expect("progress");
         reins.stop.cancel();
     };
     let (result, ()) = tokio::join!(bench.cleanup(&reins.control), stopping);

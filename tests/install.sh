@@ -2,10 +2,11 @@
 # Installs what the tests and the demo need and this machine lacks: Debian packages by apt-get. Says what it
 # installs; installs nothing that is there already.
 #
-# Usage: tests/install.sh [e2e] [chart]
+# Usage: tests/install.sh [e2e] [chart] [redis]
 #
 #   e2e    also what the end-to-end test's node and the image take
 #   chart  also what the checks of the Helm chart take
+#   redis  also further versions of Redis, into .cache/redis
 set -euo pipefail
 
 # Program and the Debian package that brings it.
@@ -15,6 +16,7 @@ e2e_programs=(
   ip:iproute2 buildah:buildah musl-gcc:musl-tools busybox:busybox-static jq:jq shellcheck:shellcheck
   pgrep:procps python3:python3-venv /etc/ssl/certs/ca-certificates.crt:ca-certificates
 )
+redis_programs=(python3:python3-venv curl:curl dpkg-deb:dpkg)
 chart_programs=(promtool:prometheus lua5.4:lua5.4 shellcheck:shellcheck)
 
 say() { printf 'install: %s\n' "$*" >&2; }
@@ -63,7 +65,11 @@ for part in "$@"; do
   case $part in
     e2e) programs+=("${e2e_programs[@]}") ;;
     chart) programs+=("${chart_programs[@]}") ;;
-    *) die "usage: tests/install.sh [e2e] [chart]" ;;
+    redis) programs+=("${redis_programs[@]}") ;;
+    *) die "usage: tests/install.sh [e2e] [chart] [redis]" ;;
   esac
 done
 install_packages
+case " $* " in
+  *' redis '*) "$(dirname "${BASH_SOURCE[0]}")/redis/install.sh" ;;
+esac

@@ -16,6 +16,7 @@ use operator::{
     AFTER_A_RETRY, LOCKS, NAME, SOON, Site, assert_kstatus, assert_left_clean, cleaned_up, condition, data, locks,
     mark, migrated, phases, ready, sources, spec, targets, targets_present, wait_mid_apply, wait_unlocked,
 };
+use outpost_migrate_redis::api::v1alpha1::RedisMigrationStatus;
 use outpost_migrate_redis::model::phase::Phase;
 use serde_json::{Value as Json, json};
 use support::certificates::SERVER_NAME;
@@ -992,19 +993,40 @@ async fn a_migration_waits_for_the_one_before_it() {
 
 #[tokio::test]
 async fn a_changed_limit_counts_at_once() {
+    const SLOW: usize = 20;
+    const FAST: usize = 200;
     let site = Site::new("faster").await;
     let redis = Standalone::start(Options::default()).await;
-    let before = tenants_only(&redis.endpoint(), 60).await;
+    let before = tenants_only(&redis.endpoint(), 900).await;
     let _operator = site.operator().await;
     // Copying alone would take minutes; the plan is made at full speed.
     site.create(NAME, spec(&redis.endpoint(), json!({ "targetPhase": "Planned" }))).await;
     site.wait_ready(NAME, SOON, Phase::Planned).await;
-    site.patch(NAME, json!({ "targetPhase": "Verified", "limits": { "keysPerSecond": 10 } })).await;
-    site.wait(NAME, SOON, "it works slowly", |status| status.progress.as_ref().is_some_and(|it| it.processed > 0))
-        .await;
+    let limits = |limit: Option<usize>| json!({ "targetPhase": "Verified", "limits": { "keysPerSecond": limit } });
+    site.patch(NAME, limits(Some(1000))).await;
+    wait_mid_apply(&redis.endpoint(), &before).await;
+    site.patch(NAME, limits(Some(SLOW))).await;
+    let planned = site.status(NAME).await;
+    let rate = async || {
+        // What a change may take, then a measured window.
+        window(Duration::from_secs(2)).await;
+        let (there, began) = (targets_present(&redis.endpoint(), &before).await, std::time::Instant::now());
+        window(Duration::from_secs(4)).await;
+        let more = targets_present(&redis.endpoint(), &before).await - there;
+        more * 1000 / usize::try_from(began.elapsed().as_millis()).unwrap()
+    };
+    let slow = rate().await;
+    site.patch(NAME, limits(Some(FAST))).await;
+    let fast = rate().await;
+    println!("{slow} targets/s at {SLOW}, {fast} at {FAST}");
+    assert!(slow <= SLOW * 3 / 2, "{slow} targets/s at a limit of {SLOW}");
+    assert!(fast.abs_diff(FAST) <= FAST / 5, "{fast} targets/s at a limit of {FAST}");
     assert!(targets_present(&redis.endpoint(), &before).await < targets(&before).len());
-    site.patch(NAME, json!({ "limits": { "keysPerSecond": null } })).await;
-    site.wait_ready(NAME, Duration::from_secs(15), Phase::Verified).await;
+
+    site.patch(NAME, limits(None)).await;
+    let done = site.wait_ready(NAME, Duration::from_secs(15), Phase::Verified).await;
+    let computed_at = |status: &RedisMigrationStatus| status.plan.as_ref().and_then(|plan| plan.computed_at.clone());
+    assert_eq!(computed_at(&done), computed_at(&planned), "nothing was begun again");
     data(&redis.endpoint()).await.assert_same(&migrated(&before), "every source is at its target");
     assert_left_clean(&site, &redis.endpoint()).await;
 }

@@ -21,7 +21,7 @@ install_cargo_deny() {
 }
 
 step 'what is needed'
-tests/install.sh e2e chart
+tests/install.sh e2e chart redis
 for component in rustfmt clippy; do
   cargo "${component#rust}" --version >/dev/null 2>&1 || rustup component add "$component"
 done

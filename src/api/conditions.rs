@@ -90,6 +90,8 @@ pub enum Reason {
     OutOfMemory,
     /// Fewer replicas acknowledge than must.
     ReplicasMissing,
+    /// Replicas take their writes so slowly that a primary would drop them.
+    ReplicasBehind,
     /// The mark that stood in Redis is gone.
     MarkMissing,
 
@@ -144,7 +146,7 @@ pub enum Standing {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Progressing,
         Self::LockHeld,
         Self::SecretMissing,
@@ -154,6 +156,7 @@ impl Reason {
         Self::Soaking,
         Self::OutOfMemory,
         Self::ReplicasMissing,
+        Self::ReplicasBehind,
         Self::MarkMissing,
         Self::InvalidSpec,
         Self::Duplicate,
@@ -186,6 +189,7 @@ impl Reason {
             | Self::Soaking
             | Self::OutOfMemory
             | Self::ReplicasMissing
+            | Self::ReplicasBehind
             | Self::MarkMissing => Standing::Reconciling,
             Self::InvalidSpec
             | Self::Duplicate

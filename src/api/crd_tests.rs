@@ -20,7 +20,7 @@ const FIXED: [&str; 9] = [
 ];
 
 /// Fields of the spec that may change at any time.
-const MUTABLE: [&str; 18] = [
+const MUTABLE: [&str; 19] = [
     "redis.usernameSecretRef.name",
     "redis.usernameSecretRef.key",
     "redis.passwordSecretRef.name",
@@ -34,6 +34,7 @@ const MUTABLE: [&str; 18] = [
     "approval.cleanupHash",
     "conflictPolicy",
     "limits.keysPerSecond",
+    "limits.maxLatency",
     "minReplicas",
     "cleanup.after",
     "cleanup.diverged",

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::model::policy::{LONGEST_LATENCY, SHORTEST_LATENCY};
+
 /// Reads a duration; the largest unit comes first and each unit at most once.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
@@ -18,6 +20,19 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
         }
     }
     (rest.is_empty() && !text.is_empty()).then(|| Duration::from_secs(seconds))
+}
+
+/// Reads a round trip in milliseconds or seconds: `10ms`, `1s`.
+pub(super) fn parse_latency(text: &str) -> Option<Duration> {
+    let (count, unit) = match text.strip_suffix("ms") {
+        Some(count) => (count, 1),
+        None => (text.strip_suffix('s')?, 1000),
+    };
+    if !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let latency = Duration::from_millis(count.parse::<u64>().ok()?.checked_mul(unit)?);
+    (SHORTEST_LATENCY..=LONGEST_LATENCY).contains(&latency).then_some(latency)
 }
 
 #[cfg(test)]
@@ -45,5 +60,20 @@ mod tests {
     #[case("99999999999999999999h", None)]
     fn durations(#[case] text: &str, #[case] seconds: Option<u64>) {
         assert_eq!(parse(text), seconds.map(Duration::from_secs));
+    }
+
+    #[rstest]
+    #[case("1ms", Some(1))]
+    #[case("10ms", Some(10))]
+    #[case("2s", Some(2000))]
+    #[case("10s", Some(10_000))]
+    #[case("0ms", None)]
+    #[case("11s", None)]
+    #[case("10", None)]
+    #[case("ms", None)]
+    #[case("+1ms", None)]
+    #[case("1m", None)]
+    fn latencies(#[case] text: &str, #[case] millis: Option<u64>) {
+        assert_eq!(parse_latency(text), millis.map(Duration::from_millis));
     }
 }

@@ -195,9 +195,13 @@ fn deployment_id(id: &str) -> Result<Option<String>, Rejected> {
 }
 
 fn limits(spec: &RedisMigrationSpec) -> Result<Limits, Rejected> {
-    let Some(given) = spec.limits.keys_per_second else { return Ok(Limits::default()) };
+    Ok(Limits { keys_per_second: keys_per_second(spec)?, max_latency: max_latency(spec)? })
+}
+
+fn keys_per_second(spec: &RedisMigrationSpec) -> Result<Option<u32>, Rejected> {
+    let Some(given) = spec.limits.keys_per_second else { return Ok(None) };
     match u32::try_from(given) {
-        Ok(limit) if limit > 0 => Ok(Limits { keys_per_second: Some(limit) }),
+        Ok(limit) if limit > 0 => Ok(Some(limit)),
         Ok(_) | Err(_) => {
             let problem = format!(
                 "{given} is no rate: write at least 1, leave it out for no limit, or stop the work \
@@ -206,6 +210,14 @@ fn limits(spec: &RedisMigrationSpec) -> Result<Limits, Rejected> {
             Err(Rejected::field("spec.limits.keysPerSecond", problem))
         }
     }
+}
+
+fn max_latency(spec: &RedisMigrationSpec) -> Result<Option<Duration>, Rejected> {
+    let Some(given) = &spec.limits.max_latency else { return Ok(None) };
+    duration::parse_latency(given).map(Some).ok_or_else(|| {
+        let problem = format!("{given:?} is no round trip: write 1ms to 10s, as 10ms, or leave it out for no limit");
+        Rejected::field("spec.limits.maxLatency", problem)
+    })
 }
 
 fn min_replicas(spec: &RedisMigrationSpec) -> Result<MinReplicas, Rejected> {

@@ -84,7 +84,7 @@ fn every_field_is_read() {
                 "targetPhase": "CleanedUp",
                 "approval": { "mode": "Manual", "planHash": hash },
                 "conflictPolicy": "PreferSource",
-                "limits": { "keysPerSecond": 500 },
+                "limits": { "keysPerSecond": 500, "maxLatency": "10ms" },
                 "minReplicas": 0,
                 "cleanup": { "after": "1h30m", "diverged": "Delete" },
                 "parameters": { "keyLayout": "TenantTag" },
@@ -110,7 +110,8 @@ fn every_field_is_read() {
         (request.conflict_policy, request.diverged_policy),
         (ConflictPolicy::PreferSource, DivergedPolicy::Delete)
     );
-    assert_eq!(request.limits.keys_per_second, Some(500));
+    let limits = Limits { keys_per_second: Some(500), max_latency: Some(Duration::from_millis(10)) };
+    assert_eq!(request.limits, limits);
     assert_eq!(request.min_replicas, MinReplicas::Exactly(0));
     assert_eq!(request.cleanup_after, Duration::from_secs(5400));
     assert!(!request.samples && request.suspended);
@@ -146,6 +147,7 @@ fn tls_that_is_not_enabled_is_none() {
 #[case("/spec/deploymentId", json!("a\nb"), "spec.deploymentId")]
 #[case("/spec/deploymentId", json!("x".repeat(64)), "spec.deploymentId")]
 #[case("/spec/limits", json!({ "keysPerSecond": 0 }), "spec.limits.keysPerSecond")]
+#[case("/spec/limits", json!({ "maxLatency": "0s" }), "spec.limits.maxLatency")]
 #[case("/spec/minReplicas", json!(-1), "spec.minReplicas")]
 #[case("/spec/cleanup", json!({ "after": "1d" }), "spec.cleanup.after")]
 #[case("/metadata/namespace", json!(null), "metadata.namespace")]

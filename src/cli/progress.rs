@@ -18,6 +18,11 @@ const BAR_TICK: Duration = Duration::from_millis(100);
 const LINE_TICK: Duration = Duration::from_secs(5);
 const EVENT_TICK: Duration = Duration::from_secs(1);
 
+const MIB: u64 = 1024 * 1024;
+
+/// Acknowledgements come once a second, so that healthy replicas are a little behind.
+const WORTH_TELLING: u64 = 8 * MIB;
+
 /// Progress as an event.
 #[derive(Serialize)]
 #[allow(clippy::struct_field_names, reason = "the names of the JSON")]
@@ -25,7 +30,7 @@ struct ProgressEvent<'a> {
     event: &'static str,
     migration: &'a str,
     #[serde(flatten)]
-    progress: Progress,
+    progress: &'a Progress,
     percent: Option<u8>,
     eta_seconds: Option<u64>,
 }
@@ -49,9 +54,9 @@ pub(super) async fn shown<T>(
         tokio::select! {
             done = &mut work => break done,
             _ = ticks.tick() => {
-                let now = *progress.borrow();
+                let now = progress.borrow().clone();
                 if let Some(now) = now {
-                    show(screen, bar.as_ref(), migration, now);
+                    show(screen, bar.as_ref(), migration, &now);
                 }
             }
         }
@@ -62,7 +67,7 @@ pub(super) async fn shown<T>(
     done
 }
 
-fn show(screen: Screen, bar: Option<&ProgressBar>, migration: &str, now: Progress) {
+fn show(screen: Screen, bar: Option<&ProgressBar>, migration: &str, now: &Progress) {
     if screen.is_json() {
         let (percent, eta_seconds) = (now.percent(), now.eta_seconds());
         let event = ProgressEvent { event: "progress", migration, progress: now, percent, eta_seconds };
@@ -81,7 +86,7 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-fn draw(bar: &ProgressBar, migration: &str, now: Progress) {
+fn draw(bar: &ProgressBar, migration: &str, now: &Progress) {
     let template = if now.total.is_some() { "{prefix} [{bar:30}] {msg}" } else { "{prefix} {msg}" };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
@@ -95,11 +100,11 @@ fn draw(bar: &ProgressBar, migration: &str, now: Progress) {
 }
 
 /// `apply 001_hash_tags: 45% (4,500 of 10,000), 12,000 keys/s, 4m30s left`.
-fn line(migration: &str, now: Progress) -> String {
+fn line(migration: &str, now: &Progress) -> String {
     format!("{} {migration}: {}", now.step, figures(now))
 }
 
-fn figures(now: Progress) -> String {
+fn figures(now: &Progress) -> String {
     let mut text = match (now.percent(), now.total) {
         (Some(percent), Some(total)) => format!("{percent}% ({} of {})", number(now.processed), number(total)),
         _ => format!("{} entries", number(now.processed)),
@@ -107,9 +112,16 @@ fn figures(now: Progress) -> String {
     if now.conflicts > 0 {
         text.push_str(&format!(", {} conflicts", number(now.conflicts)));
     }
+    if let Some(held) = &now.held {
+        text.push_str(&format!(", waiting: {held}"));
+        return text;
+    }
     text.push_str(&format!(", {} keys/s", number(now.keys_per_second)));
     if let Some(seconds) = now.eta_seconds().filter(|seconds| *seconds > 0) {
         text.push_str(&format!(", {} left", human_seconds(seconds)));
+    }
+    if let Some(lag) = now.replica_lag_bytes.filter(|lag| *lag >= WORTH_TELLING) {
+        text.push_str(&format!(", replicas {} MiB behind", lag / MIB));
     }
     text
 }
@@ -117,13 +129,29 @@ fn figures(now: Progress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::admission::{Held, HeldBy};
     use crate::model::phase::Step;
 
     #[test]
     fn a_line_tells_share_rate_and_time_left() {
         let now = Progress { processed: 4500, keys_per_second: 100, ..Progress::begin(Step::Apply, Some(10_000)) };
-        assert_eq!(line("001_hash_tags", now), "apply 001_hash_tags: 45% (4,500 of 10,000), 100 keys/s, 55s left");
+        assert_eq!(line("001_hash_tags", &now), "apply 001_hash_tags: 45% (4,500 of 10,000), 100 keys/s, 55s left");
         let reading = Progress { processed: 7, ..Progress::begin(Step::Plan, None) };
-        assert_eq!(line("001_hash_tags", reading), "plan 001_hash_tags: 7 entries, 0 keys/s");
+        assert_eq!(line("001_hash_tags", &reading), "plan 001_hash_tags: 7 entries, 0 keys/s");
+    }
+
+    #[test]
+    fn a_line_tells_what_is_waited_for() {
+        let begun = Progress::begin(Step::Apply, Some(100));
+        let lagging = Progress { replica_lag_bytes: Some(20 * MIB), ..begun.clone() };
+        assert_eq!(line("m", &lagging), "apply m: 0% (0 of 100), 0 keys/s, replicas 20 MiB behind");
+        let held =
+            Held { by: HeldBy::Memory, node: "r:6379".into(), bytes: 96 * MIB, go_below: 93 * MIB, limit: 100 * MIB };
+        let waiting = Progress { held: Some(held), ..begun };
+        assert_eq!(
+            line("m", &waiting),
+            "apply m: 0% (0 of 100), waiting: r:6379 uses 96.0 of 100.0 MiB; raise its maxmemory or free memory, \
+             copying goes on by itself below 93.0 MiB"
+        );
     }
 }

@@ -16,7 +16,7 @@ use crate::engine::{Assignment, Control};
 use crate::keyspace::{Keyspace, RedisEndpoint};
 use crate::migrations::{Migration, Registry};
 use crate::model::plan::Terms;
-use crate::model::policy::{DivergedPolicy, Limits, MinReplicas};
+use crate::model::policy::{DivergedPolicy, LONGEST_LATENCY, Limits, MinReplicas, SHORTEST_LATENCY};
 use crate::model::progress::Progress;
 use crate::model::time::UnixMillis;
 
@@ -32,6 +32,15 @@ pub(super) struct Pace {
     /// Work on at most this many entries a second. Default: no limit
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     keys_per_second: Option<u32>,
+    /// Slow down when a round trip to a primary takes longer than this, as 10ms. Default: no limit
+    #[arg(long, value_name = "DURATION", value_parser = latency)]
+    max_latency: Option<Duration>,
+}
+
+/// A round trip that can be kept to.
+fn latency(text: &str) -> Result<Duration, String> {
+    let given = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if given >= SHORTEST_LATENCY && given <= LONGEST_LATENCY { Ok(given) } else { Err("give 1ms to 10s".to_owned()) }
 }
 
 /// What every command starts from.
@@ -122,7 +131,7 @@ impl Desk {
     /// What a step is controlled by, and its progress.
     pub(super) fn control(&self, pace: Pace) -> (Control, watch::Receiver<Option<Progress>>) {
         let (sender, progress) = watch::channel(None);
-        let limits = Limits { keys_per_second: pace.keys_per_second };
+        let limits = Limits { keys_per_second: pace.keys_per_second, max_latency: pace.max_latency };
         (Control::new(self.stop.clone(), limits, sender), progress)
     }
 }

@@ -3,15 +3,18 @@
 //! Owns the only waiting that is done for others' sake, and the counting behind the progress stream.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::pace::Pacer;
 use crate::engine::stop::Stop;
+use crate::engine::throttle::{Throttle, changed};
+use crate::model::admission::Window;
 use crate::model::phase::Step;
 use crate::model::policy::Limits;
 use crate::model::progress::Progress;
@@ -22,10 +25,19 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// How long a pass waits for slots to become coverable before it says which are missing.
 pub const COVERAGE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Batches of one primary that are worked on at the same time, if nothing holds them back.
+pub(super) const IN_FLIGHT: u32 = 4;
+
+/// Keys in one batch, if nothing holds it back.
+const FULL_BATCH: usize = 500;
+
 /// What a run is controlled by.
 pub struct Control {
     stop: CancellationToken,
-    pace: Pace,
+    limits: watch::Receiver<Limits>,
+    began: Instant,
+    pacer: Mutex<Pacer>,
+    throttle: Arc<Throttle>,
     progress: watch::Sender<Option<Progress>>,
     /// How long a pass waits for slots to become coverable.
     pub coverage_patience: Duration,
@@ -35,7 +47,26 @@ impl Control {
     /// Control by a stop signal and limits; progress goes to `progress`.
     #[must_use]
     pub fn new(stop: CancellationToken, limits: Limits, progress: watch::Sender<Option<Progress>>) -> Self {
-        Self { stop, pace: Pace::new(limits), progress, coverage_patience: COVERAGE_PATIENCE }
+        Self::limited(stop, watch::channel(limits).1, progress)
+    }
+
+    /// Control by a stop signal and limits that may change while the work is under way.
+    #[must_use]
+    pub fn limited(
+        stop: CancellationToken,
+        limits: watch::Receiver<Limits>,
+        progress: watch::Sender<Option<Progress>>,
+    ) -> Self {
+        let pacer = Mutex::new(Pacer::new(limits.borrow().keys_per_second));
+        Self {
+            stop,
+            limits,
+            began: Instant::now(),
+            pacer,
+            throttle: Arc::new(Throttle::new(progress.clone())),
+            progress,
+            coverage_patience: COVERAGE_PATIENCE,
+        }
     }
 
     /// Control that never slows and reports to nobody.
@@ -67,11 +98,25 @@ impl Control {
 
     /// Waits until `keys` more keys may be worked on.
     pub(super) async fn pace(&self, keys: usize) -> Result<(), Stop> {
-        let until = self.pace.reserve(keys);
-        tokio::select! {
-            () = self.stop.cancelled() => Err(Stop::Interrupted),
-            () = sleep_until(until) => Ok(()),
+        let mut limits = self.limits.clone();
+        let place = self.pacer(&mut limits).line_up(self.began.elapsed(), keys as u64);
+        loop {
+            let moment = self.pacer(&mut limits).moment(place);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Stop::Interrupted),
+                () = changed(&mut limits) => {}
+                () = sleep_until(self.began + moment) => return Ok(()),
+            }
         }
+    }
+
+    /// The line of those who wait, at the rate that holds now.
+    fn pacer(&self, limits: &mut watch::Receiver<Limits>) -> MutexGuard<'_, Pacer> {
+        let rate = limits.borrow_and_update().keys_per_second;
+        let mut pacer = self.pacer.lock().unwrap_or_else(PoisonError::into_inner);
+        pacer.set_rate(self.began.elapsed(), rate);
+        pacer
     }
 
     /// Waits, unless stopped.
@@ -85,33 +130,24 @@ impl Control {
     /// Largest batch that keeps the pace smooth.
     #[must_use]
     pub(super) fn batch_size(&self) -> usize {
-        const FULL: usize = 500;
-        match self.pace.keys_per_second {
-            None => FULL,
-            Some(rate) => (usize::try_from(rate).unwrap_or(FULL) / 10).clamp(1, FULL),
-        }
-    }
-}
-
-struct Pace {
-    keys_per_second: Option<u32>,
-    next: Mutex<Instant>,
-}
-
-impl Pace {
-    fn new(limits: Limits) -> Self {
-        Self { keys_per_second: limits.keys_per_second, next: Mutex::new(Instant::now()) }
+        self.throttle.window(self.full_window()).batch
     }
 
-    /// The moment from which these keys may be worked on; later ones wait behind them.
-    fn reserve(&self, keys: usize) -> Instant {
-        let now = Instant::now();
-        let Some(rate) = self.keys_per_second else { return now };
-        let Ok(mut next) = self.next.lock() else { return now };
-        let at = (*next).max(now);
-        let keys = u32::try_from(keys).unwrap_or(u32::MAX);
-        *next = at + Duration::from_secs(1) * keys / rate.max(1);
-        at
+    /// Full work, at the pace that holds now.
+    pub(super) fn full_window(&self) -> Window {
+        let batch = match self.limits.borrow().keys_per_second {
+            None => FULL_BATCH,
+            Some(rate) => (usize::try_from(rate).unwrap_or(FULL_BATCH) / 10).clamp(1, FULL_BATCH),
+        };
+        Window { in_flight: IN_FLIGHT, batch }
+    }
+
+    pub(super) fn limits(&self) -> watch::Receiver<Limits> {
+        self.limits.clone()
+    }
+
+    pub(super) fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
     }
 }
 
@@ -149,6 +185,11 @@ pub(super) struct Meter<'a> {
 }
 
 impl Meter<'_> {
+    /// Which step it counts.
+    pub(super) fn step(&self) -> Step {
+        self.step
+    }
+
     pub(super) fn advance(&self, by: Advance) {
         let processed = self.counts.processed.fetch_add(by.processed, Ordering::Relaxed) + by.processed;
         self.counts.skipped.fetch_add(by.skipped, Ordering::Relaxed);
@@ -164,15 +205,20 @@ impl Meter<'_> {
     }
 
     fn publish(&self, processed: u64) {
-        self.progress.send_replace(Some(Progress {
-            step: self.step,
-            processed,
-            total: self.total,
-            skipped: self.counts.skipped.load(Ordering::Relaxed),
-            failed: 0,
-            conflicts: self.counts.conflicts.load(Ordering::Relaxed),
-            keys_per_second: self.rate(processed),
-        }));
+        let keys_per_second = self.rate(processed);
+        self.progress.send_modify(|progress| {
+            let before = progress.take().unwrap_or_else(|| Progress::begin(self.step, self.total));
+            *progress = Some(Progress {
+                step: self.step,
+                processed,
+                total: self.total,
+                skipped: self.counts.skipped.load(Ordering::Relaxed),
+                failed: 0,
+                conflicts: self.counts.conflicts.load(Ordering::Relaxed),
+                keys_per_second,
+                ..before
+            });
+        });
     }
 
     fn rate(&self, processed: u64) -> u64 {
@@ -197,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_pace_holds_over_many_batches() {
-        let limits = Limits { keys_per_second: Some(1000) };
+        let limits = Limits { keys_per_second: Some(1000), ..Limits::default() };
         let control = Control::new(CancellationToken::new(), limits, watch::channel(None).0);
         let began = Instant::now();
         for _ in 0..51 {
@@ -209,10 +255,47 @@ mod tests {
     #[tokio::test]
     async fn a_stop_ends_the_waiting() {
         let stop = CancellationToken::new();
-        let control = Control::new(stop.clone(), Limits { keys_per_second: Some(1) }, watch::channel(None).0);
+        let control = Control::new(
+            stop.clone(),
+            Limits { keys_per_second: Some(1), ..Limits::default() },
+            watch::channel(None).0,
+        );
         assert!(control.pace(1000).await.is_ok());
         stop.cancel();
         assert_eq!(control.pace(1).await, Err(Stop::Interrupted));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_pace_holds_for_those_who_wait_already() {
+        let (limits, told) = watch::channel(Limits { keys_per_second: Some(10), ..Limits::default() });
+        let control = Control::limited(CancellationToken::new(), told, watch::channel(None).0);
+        let began = Instant::now();
+        assert!(control.pace(1000).await.is_ok());
+        let changes = async {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            limits.send_replace(Limits { keys_per_second: Some(900), ..Limits::default() });
+        };
+        let (waited, ()) = tokio::join!(control.pace(1), changes);
+        assert!(waited.is_ok());
+        assert_eq!(began.elapsed().as_secs(), 11, "100 keys went in ten seconds, 900 in one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_holds_within_five_percent_over_ten_seconds() {
+        for rate in [7_u32, 999, 20_000, 250_000] {
+            let limits = Limits { keys_per_second: Some(rate), ..Limits::default() };
+            let control = Control::new(CancellationToken::new(), limits, watch::channel(None).0);
+            let (began, batch) = (Instant::now(), control.batch_size());
+            let mut keys = 0;
+            while began.elapsed() < Duration::from_secs(10) {
+                assert!(control.pace(batch).await.is_ok());
+                // The work itself takes some time too.
+                tokio::time::sleep(Duration::from_micros(500)).await;
+                keys += batch;
+            }
+            let wanted = usize::try_from(rate).expect("a number") * 10;
+            assert!(keys.abs_diff(wanted) <= wanted / 20 + batch, "{keys} instead of {wanted}");
+        }
     }
 
     #[test]
@@ -224,7 +307,7 @@ mod tests {
         meter.advance(five);
         meter.retract(five);
         meter.advance(Advance { processed: 3, ..Advance::default() });
-        let seen = receiver.borrow().expect("progress");
+        let seen = receiver.borrow().clone().expect("progress");
         assert_eq!((seen.processed, seen.skipped, seen.total), (3, 0, Some(10)));
     }
 }

@@ -68,7 +68,7 @@ fn forms<'a>(assignment: &'a Assignment, source: &Entry, key: &'a RedisKey) -> i
 fn change(scope: &Scope, rule: &dyn InPlace, key: &RedisKey, value: &mut Value) {
     let hash = Fields::of(value, rule.fields());
     match (rule.transform(scope, key, hash.as_ref()), value) {
-        (Change::Set { fields, .. }, Value::Hash(held)) => {
+        (Change::Set { fields, .. }, Value::Hash(held) | Value::ExpiringHash { fields: held, .. }) => {
             held.extend(fields.into_iter().map(|field| (field.name.as_bytes().to_vec(), field.to)));
         }
         (Change::Set { .. } | Change::AlreadyCurrent { .. } | Change::Unmigrated(_) | Change::NotOurs, _) => {}

@@ -11,6 +11,7 @@ use crate::engine::settle::{OnDifference, Settler};
 use crate::engine::stop::Stop;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::copy::Copied;
+use crate::keyspace::pieces::HUGE_BYTES;
 use crate::keyspace::staging::{Over, Staged};
 use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::Rule;
@@ -26,13 +27,15 @@ type Pair = (RedisKey, RedisKey);
 /// Times that one entry is looked at anew because it changed in our hands.
 const ATTEMPTS: usize = 3;
 
-/// Ordinary pairs, then those of which either side is huge.
+/// Ordinary pairs, then those of which either side is huge. What can't be read in pieces counts as ordinary: plan
+/// refuses to copy it if it is huge.
 pub(super) async fn split(keyspace: &Keyspace, pairs: Vec<Pair>) -> Result<(Vec<Pair>, Vec<Pair>), Fault> {
     let keys: Vec<RedisKey> = pairs.iter().flat_map(|(source, target)| [source.clone(), target.clone()]).collect();
-    let sizes = keyspace.sizes(&keys).await?;
+    let sizes = keyspace.memory_usage(&keys).await?;
     let (mut ordinary, mut huge) = (Vec::new(), Vec::new());
     for (pair, sizes) in pairs.into_iter().zip(sizes.chunks(2)) {
-        if sizes.iter().any(|size| size.is_huge) { huge.push(pair) } else { ordinary.push(pair) }
+        let is_huge = sizes.iter().any(|&bytes| bytes > HUGE_BYTES) && keyspace.is_divisible(&pair.0).await?;
+        if is_huge { huge.push(pair) } else { ordinary.push(pair) }
     }
     Ok((ordinary, huge))
 }
@@ -44,6 +47,20 @@ pub(super) async fn split_if(
     pairs: Vec<Pair>,
 ) -> Result<(Vec<Pair>, Vec<Pair>), Fault> {
     if has_huge { split(keyspace, pairs).await } else { Ok((pairs, Vec::new())) }
+}
+
+/// Compares pairs of any size, in their order; where none is huge, without asking for sizes.
+pub(super) async fn compare_any(
+    has_huge: bool,
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    pairs: &[Pair],
+) -> Result<Vec<Comparison>, Fault> {
+    if has_huge {
+        compare(keyspace, assignment, pairs).await
+    } else {
+        equality::compare(keyspace, assignment, pairs).await
+    }
 }
 
 /// Compares pairs of any size, in their order.
@@ -117,7 +134,7 @@ async fn copy(
         Staged::Interrupted => Err(Stop::Interrupted),
         Staged::Impossible(reason) => Err(Stop::PreflightFailed(vec![Finding::error(
             FindingCode::HugeEntries,
-            format!("{source} is huge: {reason}"),
+            format!("{source} takes more than 512 KiB of memory and can't be copied: {reason}"),
         )])),
         other => Ok(other),
     }

@@ -16,6 +16,7 @@ mod in_place;
 pub mod init;
 pub mod journal;
 pub mod lock;
+mod pace;
 mod pass;
 pub mod plan;
 mod preflight;
@@ -24,6 +25,7 @@ pub mod sample;
 mod settle;
 pub mod stop;
 pub mod survey;
+mod throttle;
 pub mod verify;
 
 pub use assignment::Assignment;

@@ -12,16 +12,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::control::{Advance, Control, Meter};
+use crate::engine::control::{Advance, Control, IN_FLIGHT, Meter};
 use crate::engine::stop::Stop;
+use crate::engine::throttle::{self, Door};
 use crate::keyspace::scan::Look;
 use crate::keyspace::topology::Topology;
-use crate::keyspace::{Fault, Keyspace};
+use crate::keyspace::{Fault, FaultClass, Keyspace};
 use crate::model::key::RedisKey;
 use crate::model::slot::SlotSet;
-
-/// Batches of one primary that are worked on at the same time.
-const IN_FLIGHT: usize = 4;
 
 /// Most of a look's time that was spent on waiting if a fault ended it: batches are sent again that long.
 const FAULT_WAIT: Duration = Duration::from_secs(30);
@@ -55,6 +53,7 @@ where
         let began = Instant::now();
         let looks = passing_as_none(keyspace.looks(&covered).await)?.unwrap_or_default();
         waited += began.elapsed();
+        let _observed = throttle::observe(keyspace, control, meter).await;
         let began = Instant::now();
         let cease = control.stop_signal().child_token();
         let looked =
@@ -113,24 +112,30 @@ where
     W: Fn(Vec<RedisKey>) -> F + Sync,
     F: Future<Output = Result<T, Stop>> + Send,
 {
-    let size = control.batch_size();
+    let door = Door::new(control);
     let cease = all.child_token();
     let batches = keyspace
         .scan(look, prefixes)
         .map_err(Stop::from)
-        .map_ok(|page| {
-            let batches: Vec<_> = page.chunks(size).map(|batch| Ok(batch.to_vec())).collect();
-            stream::iter(batches)
+        .map_ok(|page: Vec<RedisKey>| {
+            // As large as batches may be when each one's turn comes.
+            let mut rest = page.into_iter();
+            stream::iter(std::iter::from_fn(move || {
+                let batch: Vec<RedisKey> = rest.by_ref().take(control.batch_size()).collect();
+                (!batch.is_empty()).then_some(Ok(batch))
+            }))
         })
         .try_flatten()
         .take_until(cease.cancelled());
     let results = batches
-        .map_ok(|batch: Vec<RedisKey>| async move {
+        .map_ok(|batch: Vec<RedisKey>| async {
+            // A look that ceased does not count.
+            let Some(_inside) = door.pass(&cease).await else { return Ok(T::default()) };
             let tally = work(batch).await?;
             meter.advance(tally.advance());
             Ok(tally)
         })
-        .try_buffer_unordered(IN_FLIGHT);
+        .try_buffer_unordered(IN_FLIGHT as usize);
     let mut results = pin!(results);
     let mut found = T::default();
     let mut counted = Advance::default();
@@ -144,7 +149,8 @@ where
             // No new batch is begun, and those under way are finished.
             Err(stop) => {
                 cease.cancel();
-                if !is_passing(&stop) {
+                let passes = is_passing(&stop) || waits_for_memory(control, &stop);
+                if !passes {
                     all.cancel();
                 }
                 ended = ended.and(Err(stop));
@@ -158,6 +164,11 @@ where
     let faulted = ended.is_err();
     match ended {
         Ok(true) if !all.is_cancelled() => return Ok(Looked::Counts(found)),
+        // The next observation waits until there is room.
+        Err(stop) if waits_for_memory(control, &stop) => {
+            meter.retract(counted);
+            return Ok(Looked::Moved);
+        }
         Err(stop) if !is_passing(&stop) => return Err(stop),
         Ok(_) | Err(_) => meter.retract(counted),
     }
@@ -166,6 +177,10 @@ where
 
 fn is_passing(stop: &Stop) -> bool {
     matches!(stop, Stop::Fault(fault) if fault.class.is_passing())
+}
+
+fn waits_for_memory(control: &Control, stop: &Stop) -> bool {
+    matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory) && control.throttle().refused()
 }
 
 fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {

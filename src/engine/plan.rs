@@ -1,5 +1,7 @@
 //! Plan: reads the whole keyspace and says what apply would do. Writes nothing.
 
+use std::collections::BTreeMap;
+
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
@@ -11,15 +13,24 @@ use crate::engine::preflight;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::compare::Comparison;
+use crate::keyspace::endpoint::NodeAddress;
+use crate::keyspace::pieces::HUGE_BYTES;
+use crate::keyspace::topology::Topology;
 use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::change::FieldChange;
 use crate::model::count;
+use crate::model::estimate::Estimate;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::mapping::UnmigratedReason;
 use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::{Plan, Seen};
+use crate::model::slot::slot_of;
+
+/// What a key takes in the table of keys and, on a cluster, in the list of its slot, beside what `MEMORY USAGE`
+/// says: tables double, so up to two slots a key, and two links.
+const TABLE_BYTES: u64 = 32;
 
 /// Reads the whole keyspace and says what apply would do.
 ///
@@ -34,8 +45,8 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     let mut seen = tally.seen;
     seen.mark_is_unproven = mark == Mark::Unstamped;
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
-    seen.findings = preflight::findings(keyspace, assignment, seen.estimated_bytes, seen.sample.iter().next()).await?;
-    seen.findings.extend(findings_of(&seen, &tally.huge, tally.scattered));
+    seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
+    seen.findings.extend(findings_of(&seen, tally.obstacle.as_ref(), tally.scattered));
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
 }
@@ -43,18 +54,22 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
 #[derive(Debug, Default)]
 struct PlanTally {
     seen: Seen,
-    huge: HugeTally,
+    /// What the copies take, by the primary that they go to.
+    needed: BTreeMap<NodeAddress, Estimate>,
+    /// A huge entry that can't be copied, and why.
+    obstacle: Option<(RedisKey, &'static str)>,
     scattered: u64,
     advance: Advance,
 }
 
-/// What stands in the way of copying huge entries in pieces.
-#[derive(Debug, Default)]
-struct HugeTally {
-    /// Values of module types, which are copied in one piece.
-    indivisible: u64,
-    /// An entry that can't be copied, and why.
-    obstacle: Option<(RedisKey, &'static str)>,
+impl PlanTally {
+    /// Counts a copy that was measured.
+    fn needs(&mut self, topology: &Topology, target: &RedisKey, bytes: u64) {
+        self.seen.estimated_bytes += bytes;
+        if let Some(owner) = topology.owner(slot_of(target)) {
+            self.needed.entry(owner.address.clone()).or_default().measured(bytes);
+        }
+    }
 }
 
 impl Tally for PlanTally {
@@ -69,8 +84,10 @@ impl Tally for PlanTally {
         seen.sample.merge(more.sample);
         seen.unmigrated.merge(more.unmigrated);
         seen.huge += more.huge;
-        self.huge.indivisible += other.huge.indivisible;
-        self.huge.obstacle = self.huge.obstacle.take().or(other.huge.obstacle);
+        for (node, needed) in other.needed {
+            self.needed.entry(node).or_default().merge(needed);
+        }
+        self.obstacle = self.obstacle.take().or(other.obstacle);
         self.scattered += other.scattered;
     }
 
@@ -102,9 +119,10 @@ async fn look_at_entries(
     let judged = judge(keyspace, assignment, in_place, keys).await?;
     control.pace(judged.to_change.len() + judged.current.len()).await?;
     let mut tally = PlanTally::default();
+    let topology = keyspace.topology().await;
     for (key, fields, entity) in &judged.to_change {
         *tally.seen.sources.entry(entity).or_default() += 1;
-        tally.seen.estimated_bytes += fields.iter().map(growth).sum::<u64>();
+        tally.needs(&topology, key, fields.iter().map(growth).sum());
         tally.seen.sample.offer((key.clone(), key.clone()));
     }
     for (_, entity) in &judged.current {
@@ -141,20 +159,21 @@ async fn look_at_sources(
     count_kinds(&mut tally, rename, &classified);
     let keys: Vec<RedisKey> =
         classified.sources.iter().flat_map(|source| [source.key.clone(), source.target.clone()]).collect();
-    let sizes = keyspace.sizes(&keys).await?;
+    let sizes = keyspace.memory_usage(&keys).await?;
     let mut existing = Vec::new();
-    for (source, size) in classified.sources.iter().zip(sizes.chunks(2)) {
-        let [size, target] = size else { continue };
-        tally.seen.huge += u64::from(size.is_huge || target.is_huge);
-        tally.huge.indivisible += u64::from(size.is_indivisible);
-        if target.bytes > 0 {
+    let topology = keyspace.topology().await;
+    for (source, sizes) in classified.sources.iter().zip(sizes.chunks(2)) {
+        let &[bytes, target_bytes] = sizes else { continue };
+        let is_huge = bytes > HUGE_BYTES;
+        tally.seen.huge += u64::from(is_huge || target_bytes > HUGE_BYTES);
+        if is_huge && tally.obstacle.is_none() {
+            let obstacle = keyspace.obstacle_to_pieces(&source.key).await?;
+            tally.obstacle = obstacle.map(|reason| (source.key.clone(), reason));
+        }
+        if target_bytes > 0 {
             existing.push(source.pair());
         } else {
-            tally.seen.estimated_bytes += size.bytes;
-            if size.is_huge && tally.huge.obstacle.is_none() {
-                let obstacle = keyspace.obstacle_to_pieces(&source.key).await?;
-                tally.huge.obstacle = obstacle.map(|reason| (source.key.clone(), reason));
-            }
+            tally.needs(&topology, &source.target, bytes + TABLE_BYTES);
         }
     }
     compare_existing(keyspace, assignment, &existing, &mut tally.seen).await?;
@@ -186,7 +205,9 @@ async fn compare_existing(
     existing: &[(RedisKey, RedisKey)],
     seen: &mut Seen,
 ) -> Result<(), Stop> {
-    for (pair, comparison) in existing.iter().zip(huge::compare(keyspace, assignment, existing).await?) {
+    for (pair, comparison) in
+        existing.iter().zip(huge::compare_any(seen.huge > 0, keyspace, assignment, existing).await?)
+    {
         match comparison {
             Comparison::Equal => seen.already_migrated += 1,
             Comparison::Different { .. } => {
@@ -200,23 +221,15 @@ async fn compare_existing(
 }
 
 /// Findings that follow from what was seen.
-fn findings_of(seen: &Seen, huge: &HugeTally, scattered: u64) -> Vec<Finding> {
+fn findings_of(seen: &Seen, obstacle: Option<&(RedisKey, &'static str)>, scattered: u64) -> Vec<Finding> {
     let reason = |reason| seen.unmigrated.by_reason.get(&reason).copied().unwrap_or_default();
     let mut findings = Vec::new();
-    if seen.huge > 0 {
-        let message =
-            format!("{} entries are larger than 1 MiB or 10,000 members; they are copied in pieces", seen.huge);
+    if let Some((key, reason)) = obstacle {
+        let message = format!("{key} takes more than 512 KiB of memory and can't be copied: {reason}");
+        findings.push(Finding::error(FindingCode::HugeEntries, message));
+    } else if seen.huge > 0 {
+        let message = format!("{} entries take more than 512 KiB of memory; they are copied in pieces", seen.huge);
         findings.push(Finding::note(FindingCode::HugeEntries, message));
-    }
-    if huge.indivisible > 0 {
-        let message = format!(
-            "{} entries of module types are larger than 1 MiB and are copied in one piece, which holds Redis up meanwhile",
-            huge.indivisible
-        );
-        findings.push(Finding::warning(FindingCode::HugeEntries, message));
-    }
-    if let Some((key, reason)) = &huge.obstacle {
-        findings.push(Finding::error(FindingCode::HugeEntries, format!("{key} is huge: {reason}")));
     }
     if scattered > 0 {
         let message = format!(

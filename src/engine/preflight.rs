@@ -3,22 +3,24 @@
 //! Owns what each fact about the servers means for a migration: pure functions over facts, and the
 //! reading of those facts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::certificate::{CertificateEnd, Whose};
+use crate::keyspace::dialect::Dialect;
+use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::server::{Permission, ServerFacts};
 use crate::keyspace::topology::Topology;
 use crate::migrations::Rule;
+use crate::model::admission::MEMORY_HOLD;
+use crate::model::estimate::Estimate;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
 use crate::model::time::UnixMillis;
-
-/// `PEXPIRETIME` and what the scripts build on came with 7.0.
-const OLDEST: (u32, u32, u32) = (7, 0, 0);
 
 /// A certificate that ends within this time is worth a warning.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -26,26 +28,29 @@ const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Share of the memory limit that copies may fill before a warning becomes an error, in percent.
 const MEMORY_WARNING: u64 = 80;
 
-/// Every finding about servers, cluster and user. `copy_bytes` is what the copies will take, `example` a source
+/// Every finding about servers, cluster and user. `needed` is what the copies will
+/// take, by the primary they go to, `example` a source
 /// with its target; without one there is nothing that permissions would be needed for.
 pub(super) async fn findings(
     keyspace: &Keyspace,
     assignment: &Assignment,
-    copy_bytes: u64,
+    needed: &BTreeMap<NodeAddress, Estimate>,
     example: Option<&(RedisKey, RedisKey)>,
 ) -> Result<Vec<Finding>, Stop> {
     let topology = keyspace.topology().await;
     let facts = keyspace.server_facts().await?;
-    let share = copy_bytes / (facts.len().max(1) as u64);
     let mut findings = cluster(&topology);
     for server in &facts {
-        let checks = [version(server), eviction(server), memory(server, share), persistence(server)];
+        let needed = needed.get(&server.node).copied().unwrap_or_default();
+        let checks = [version(server), eviction(server), memory(server, needed), persistence(server)];
         findings.extend(checks.into_iter().flatten());
     }
     findings.extend(replicas(&facts, assignment.min_replicas));
     findings.extend(keyspace.certificate_ends().await.iter().filter_map(|end| certificate(end, now())));
     if let Some(example) = example {
-        findings.extend(permissions(keyspace, assignment, example).await?);
+        // The oldest server decides what can be asked of all of them.
+        let dialect = facts.iter().filter_map(|server| server.dialect).min().unwrap_or(Dialect::Relative);
+        findings.extend(permissions(keyspace, assignment, example, dialect).await?);
     }
     Ok(findings)
 }
@@ -71,8 +76,8 @@ fn certificate(end: &CertificateEnd, now: UnixMillis) -> Option<Finding> {
 
 fn version(server: &ServerFacts) -> Option<Finding> {
     let (major, minor, patch) = server.version;
-    (server.version < OLDEST).then(|| {
-        let message = format!("{} runs Redis {major}.{minor}.{patch}; 7.0 or newer is needed", server.node);
+    server.dialect.is_none().then(|| {
+        let message = format!("{} runs Redis {major}.{minor}.{patch}; 6.2 or newer is needed", server.node);
         Finding::error(FindingCode::RedisVersion, message)
     })
 }
@@ -89,25 +94,33 @@ fn eviction(server: &ServerFacts) -> Option<Finding> {
     })
 }
 
-fn memory(server: &ServerFacts, copy_bytes: u64) -> Option<Finding> {
-    if server.max_memory == 0 || copy_bytes == 0 {
+fn memory(server: &ServerFacts, needed: Estimate) -> Option<Finding> {
+    if server.max_memory == 0 || needed.bytes() == 0 {
         return None;
     }
-    let after = server.used_memory.saturating_add(copy_bytes);
-    let mib = |bytes: u64| bytes / (1024 * 1024);
+    // Apply itself stops short of the limit.
+    let free = (server.max_memory / 100 * MEMORY_HOLD).saturating_sub(server.used_memory);
+    let left = server.max_memory.saturating_sub(server.used_memory);
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let error = match needed.error() {
+        0 => String::new(),
+        error => format!(" (give or take {})", mib(error)),
+    };
     let message = format!(
-        "{} uses {} MiB of {} MiB, and the copies take about {} MiB more; raise maxmemory or free memory",
+        "{} needs about {} MiB{error} for the copies of {} entries and has {} MiB free, of which {} are kept clear; \
+         raise its maxmemory or free memory",
         server.node,
-        mib(server.used_memory),
-        mib(server.max_memory),
-        mib(copy_bytes)
+        mib(needed.bytes()),
+        needed.count(),
+        left / (1024 * 1024),
+        mib(left - free.min(left)),
     );
-    if after > server.max_memory {
+    let most = needed.bytes().saturating_add(needed.error());
+    let is_close = server.used_memory.saturating_add(most) > server.max_memory / 100 * MEMORY_WARNING;
+    if most > free {
         Some(Finding::error(FindingCode::Memory, message))
-    } else if after > server.max_memory / 100 * MEMORY_WARNING {
-        Some(Finding::warning(FindingCode::Memory, message))
     } else {
-        None
+        is_close.then(|| Finding::warning(FindingCode::Memory, message))
     }
 }
 
@@ -152,7 +165,7 @@ fn cluster(topology: &Topology) -> Vec<Finding> {
 }
 
 /// Commands that apply, verify and cleanup run, each on a key of the kind that it touches.
-fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) -> Vec<Vec<Vec<u8>>> {
+fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey), dialect: Dialect) -> Vec<Vec<Vec<u8>>> {
     let (mark, lock) = (assignment.mark_key(), assignment.state_keys().locks().swap_remove(0));
     let (source, target) = (source.as_bytes(), target.as_bytes());
     let command = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
@@ -171,22 +184,40 @@ fn commands(assignment: &Assignment, (source, target): &(RedisKey, RedisKey)) ->
         command(&[b"EVALSHA", b"x", b"1", source]),
         command(&[b"SCRIPT", b"LOAD", b"x"]),
         command(&[b"WATCH", target]),
+        command(&[b"HSCAN", source, b"0"]),
+        command(&[b"RENAMENX", mark.as_bytes(), target]),
+        command(&[b"PERSIST", target]),
+        command(&[b"PEXPIREAT", target, b"1"]),
         command(&[b"MULTI"]),
         command(&[b"EXEC"]),
         command(&[b"HSET", mark.as_bytes(), b"status", b"x"]),
         command(&[b"SET", lock.as_bytes(), b"x"]),
         command(&[b"WAIT", b"0", b"0"]),
     ];
-    on_entries.into_iter().chain(always).collect()
+    let by_dialect = match dialect {
+        Dialect::Relative => vec![command(&[b"PTTL", source]), command(&[b"TIME"])],
+        Dialect::Absolute => vec![command(&[b"PEXPIRETIME", source])],
+        Dialect::FieldExpiry => vec![
+            command(&[b"PEXPIRETIME", source]),
+            command(&[b"HPEXPIRETIME", source, b"FIELDS", b"1", b"x"]),
+            command(&[b"HPEXPIREAT", target, b"1", b"FIELDS", b"1", b"x"]),
+        ],
+    };
+    on_entries.into_iter().chain(always).chain(by_dialect).collect()
 }
 
 async fn permissions(
     keyspace: &Keyspace,
     assignment: &Assignment,
     example: &(RedisKey, RedisKey),
+    dialect: Dialect,
 ) -> Result<Vec<Finding>, Stop> {
+    if !dialect.has_dry_run() {
+        let message = "Redis before 7.0 does not tell a user's permissions (ACL DRYRUN), so they were not checked";
+        return Ok(vec![Finding::note(FindingCode::CheckNotPermitted, message)]);
+    }
     let mut findings = Vec::new();
-    for command in commands(assignment, example) {
+    for command in commands(assignment, example, dialect) {
         match keyspace.permission(&command).await? {
             Permission::Granted => {}
             Permission::Denied => {
@@ -207,13 +238,19 @@ async fn permissions(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::endpoint::NodeAddress;
     use crate::model::finding::Severity;
+
+    fn needing(bytes: u64) -> Estimate {
+        let mut needed = Estimate::default();
+        needed.measured(bytes);
+        needed
+    }
 
     fn server() -> ServerFacts {
         ServerFacts {
             node: NodeAddress { host: "h".into(), port: 1 },
             version: (7, 0, 15),
+            dialect: Some(Dialect::Absolute),
             used_memory: 100 << 20,
             max_memory: 0,
             eviction_policy: "noeviction".into(),
@@ -228,7 +265,7 @@ mod tests {
         let server = server();
         assert_eq!(version(&server), None);
         assert_eq!(eviction(&server), None);
-        assert_eq!(memory(&server, 1 << 40), None);
+        assert_eq!(memory(&server, needing(1 << 40)), None);
         assert_eq!(persistence(&server), None);
         assert_eq!(replicas(&[server], MinReplicas::OneIfAny), None);
     }
@@ -256,10 +293,26 @@ mod tests {
     #[test]
     fn copies_must_fit() {
         let limited = ServerFacts { max_memory: 200 << 20, ..server() };
-        let severity = |bytes| memory(&limited, bytes).map(|finding| finding.severity);
+        let severity = |bytes| memory(&limited, needing(bytes)).map(|finding| finding.severity);
         assert_eq!(severity(10 << 20), None);
         assert_eq!(severity(70 << 20), Some(Severity::Warning));
-        assert_eq!(severity(101 << 20), Some(Severity::Error));
+        assert_eq!(severity(91 << 20), Some(Severity::Error), "apply would wait at 95 percent");
+        let told = memory(&limited, needing(101 << 20)).map(|finding| finding.message);
+        let message = "h:1 needs about 101 MiB for the copies of 1 entries and has 100 MiB free, of which 10 are kept \
+                       clear; raise its maxmemory or free memory";
+        assert_eq!(told.as_deref(), Some(message));
+    }
+
+    #[test]
+    fn what_an_estimate_may_be_off_counts_too() {
+        let limited = ServerFacts { max_memory: 200 << 20, ..server() };
+        let mut needed = Estimate::default();
+        (0..100).for_each(|number| needed.measured(number % 2 * (1 << 20)));
+        needed.unmeasured(70);
+        let finding = memory(&limited, needed).expect("a finding");
+        assert!(needed.bytes() < 90 << 20, "it would just fit");
+        assert_eq!(finding.severity, Severity::Error, "{}", finding.message);
+        assert!(finding.message.contains("give or take"), "{}", finding.message);
     }
 
     #[test]
@@ -272,7 +325,7 @@ mod tests {
 
     #[test]
     fn an_old_server_is_an_error() {
-        let old = ServerFacts { version: (6, 2, 14), ..server() };
-        assert!(version(&old).is_some_and(|finding| finding.message.contains("6.2.14")));
+        let old = ServerFacts { version: (6, 0, 16), dialect: None, ..server() };
+        assert!(version(&old).is_some_and(|finding| finding.message.contains("6.0.16")));
     }
 }

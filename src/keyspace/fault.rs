@@ -180,7 +180,7 @@ impl FaultClass {
             Self::ClusterMode => "cluster mode is configured differently from what the server runs",
             Self::LeaseEnded => "the lock was lost",
             Self::Disturbed => "a connection broke between comparison and write; compared again",
-            Self::UnknownCommand => "the server lacks a command; Redis 7.0 or newer is needed",
+            Self::UnknownCommand => "the server lacks a command; Redis 6.2 or newer is needed",
             Self::Refused => "Redis refused a command",
             Self::UnexpectedAnswer => "Redis answered in an unknown shape; check the server's version",
         }

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod conditional;
 mod connection;
 pub mod copy;
+pub mod dialect;
 pub mod endpoint;
 pub mod fault;
 pub mod lease;
@@ -25,6 +26,7 @@ pub mod staging;
 pub mod state;
 pub mod topology;
 mod value;
+pub mod vitals;
 pub mod writer;
 
 pub use endpoint::RedisEndpoint;

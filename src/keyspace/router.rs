@@ -339,7 +339,7 @@ impl Batch {
 
     /// Commands without an answer, by the node to ask. A slot that nobody owns is answered at once.
     fn group(&mut self, topology: &Topology) -> Vec<Group> {
-        let mut owned: Vec<Vec<usize>> = vec![Vec::new(); topology.primaries.len()];
+        let mut shares: Vec<Vec<usize>> = vec![Vec::new(); topology.primaries.len()];
         let mut asked: HashMap<NodeAddress, Vec<usize>> = HashMap::new();
         for (index, command) in self.commands.iter().enumerate() {
             if self.answers[index].is_some() {
@@ -347,12 +347,12 @@ impl Batch {
             }
             match (self.ask.get(&index), topology.owner_index(command.slot)) {
                 (Some(node), _) => asked.entry(node.clone()).or_default().push(index),
-                (None, Some(owner)) => owned[owner].push(index),
+                (None, Some(owner)) => shares[owner].push(index),
                 (None, None) => self.answers[index] = Some(Err(Fault::new(FaultClass::ClusterDown))),
             }
         }
         let owned =
-            topology.primaries.iter().zip(owned).map(|(owner, indexes)| (owner.address.clone(), false, indexes));
+            topology.primaries.iter().zip(shares).map(|(owner, indexes)| (owner.address.clone(), false, indexes));
         let asked = asked.into_iter().map(|(node, indexes)| (node, true, indexes));
         owned
             .chain(asked)

@@ -25,13 +25,56 @@ impl Script {
     }
 }
 
+/// `expiry(key)`: as `PEXPIRETIME`. Redis 6.2 has none (nor tells a script its version); there the clock is read
+/// before and after what is left, since it goes on inside a script, until both looks fall in one millisecond.
+const EXPIRY: &str = "
+    local function expiry(key)
+      if redis.REDIS_VERSION_NUM then return redis.call('PEXPIRETIME', key) end
+      local function now()
+        local time = redis.call('TIME')
+        return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+      end
+      local left, before, after
+      repeat
+        before = now()
+        left = redis.call('PTTL', key)
+        after = now()
+      until before == after or left < 0
+      if left < 0 then return left end
+      return before + left
+    end";
+
+/// `field_ends(key, list, first)`: for each second item of the list, which are names of fields, when that field
+/// ends (-1 never), or an empty table if none of them does. Fields end since Redis 7.4 and Valkey 9; Valkey tells
+/// scripts 7.2.4 as its Redis version.
+const FIELD_ENDS: &str = "
+    local function fields_may_end()
+      if redis.VALKEY_VERSION_NUM then return redis.VALKEY_VERSION_NUM >= 0x090000 end
+      return redis.REDIS_VERSION_NUM and redis.REDIS_VERSION_NUM >= 0x070400
+    end
+    local function field_ends(key, list, first)
+      if not fields_may_end() then return {} end
+      local ends, any = {}, false
+      for start = first, #list, 2000 do
+        local names = {}
+        for at = start, math.min(start + 1999, #list), 2 do names[#names + 1] = list[at] end
+        for _, at in ipairs(redis.call('HPEXPIRETIME', key, 'FIELDS', #names, unpack(names))) do
+          ends[#ends + 1] = at
+          if at >= 0 then any = true end
+        end
+      end
+      if any then return ends end
+      return {}
+    end";
+
 /// `KEYS` key → payload and absolute expiry, or false.
 pub(super) static READ_PAYLOAD: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local payload = redis.call('DUMP', KEYS[1])
+    Script::new(&format!(
+        "{EXPIRY}
+         local payload = redis.call('DUMP', KEYS[1])
          if not payload then return false end
-         return {payload, redis.call('PEXPIRETIME', KEYS[1])}",
-    )
+         return {{payload, expiry(KEYS[1])}}"
+    ))
 });
 
 /// Answers of the scripts below end with the key at which they hold this many bytes: the rest is asked for again.
@@ -40,11 +83,12 @@ const ENOUGH_BYTES: usize = 256 * 1024;
 /// `ARGV` keys → payload (or false) and absolute expiry of each.
 pub(super) static READ_PAYLOADS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "local answers, bytes = {{}}, 0
+        "{EXPIRY}
+         local answers, bytes = {{}}, 0
          for at = 1, #ARGV do
            local payload = redis.call('DUMP', ARGV[at])
            answers[2 * at - 1] = payload
-           answers[2 * at] = redis.call('PEXPIRETIME', ARGV[at])
+           answers[2 * at] = expiry(ARGV[at])
            if payload then bytes = bytes + #payload end
            if bytes > {ENOUGH_BYTES} then break end
          end
@@ -96,14 +140,14 @@ const COMPARE_BY_PAYLOAD: &str = "
       if not other then return -2 end
       bytes = bytes + #payload + #other
       if payload ~= other then return 0 end
-      if redis.call('PEXPIRETIME', source) ~= redis.call('PEXPIRETIME', target) then return 0 end
+      if expiry(source) ~= expiry(target) then return 0 end
       return 1
     end";
 
 /// `ARGV` source, target, and so on, all of one server → how each pair compares.
 pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{COMPARE_BY_PAYLOAD}
+        "{EXPIRY}{COMPARE_BY_PAYLOAD}
          local answers = {{}}
          for at = 1, #ARGV, 2 do
            answers[(at + 1) / 2] = compare(ARGV[at], ARGV[at + 1])
@@ -117,7 +161,7 @@ pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
 /// is unlinked in the same step.
 pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{COMPARE_BY_PAYLOAD}
+        "{EXPIRY}{COMPARE_BY_PAYLOAD}
          local answers = {{}}
          for at = 1, #ARGV, 2 do
            local answer = compare(ARGV[at], ARGV[at + 1])
@@ -129,44 +173,49 @@ pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-/// `KEYS` key → type, absolute expiry and value, or false.
+/// `KEYS` key → type, absolute expiry, value and when fields of a hash end (empty: never), or false.
 pub(super) static READ_ENTRY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local key = KEYS[1]
+    Script::new(&format!(
+        "{EXPIRY}{FIELD_ENDS}
+         local key = KEYS[1]
+         local ends = {{}}
          local kind = redis.call('TYPE', key).ok
          if kind == 'none' then return false end
          local value
-         if kind == 'hash' then value = redis.call('HGETALL', key)
+         if kind == 'hash' then
+           value = redis.call('HGETALL', key)
+           ends = field_ends(key, value, 1)
          elseif kind == 'string' then value = redis.call('GET', key)
          elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
          elseif kind == 'set' then value = redis.call('SMEMBERS', key)
          elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
          elseif kind == 'stream' then
-           value = {redis.call('XRANGE', key, '-', '+'), redis.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0)}
+           value = {{redis.call('XRANGE', key, '-', '+'), redis.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0)}}
          else value = redis.call('DUMP', key) end
-         return {kind, redis.call('PEXPIRETIME', key), value}",
-    )
+         return {{kind, expiry(key), value, ends}}"
+    ))
 });
 
 /// Shared by the conditional writes: is `KEYS[1]` the hash with the expiry `ARGV[1]` and the fields
-/// and values from `ARGV[first]` on? 1 yes, 0 no, -1 no such key.
+/// and values from `ARGV[first]` on, none of which ends by itself? 1 yes, 0 no, -1 no such key.
 const IS_EXPECTED_HASH: &str = "
     local function is_expected(first)
       local kind = redis.call('TYPE', KEYS[1]).ok
       if kind == 'none' then return -1 end
       if kind ~= 'hash' then return 0 end
-      if redis.call('PEXPIRETIME', KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
+      if expiry(KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
       if redis.call('HLEN', KEYS[1]) * 2 ~= #ARGV - first + 1 then return 0 end
       for at = first, #ARGV, 2 do
         if redis.call('HGET', KEYS[1], ARGV[at]) ~= ARGV[at + 1] then return 0 end
       end
+      if #field_ends(KEYS[1], ARGV, first) > 0 then return 0 end
       return 1
     end";
 
 /// `KEYS` key, `ARGV` expiry, fields and values: unlinks the hash if it is still this one.
 pub(super) static UNLINK_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{IS_EXPECTED_HASH}
+        "{EXPIRY}{FIELD_ENDS}{IS_EXPECTED_HASH}
          local answer = is_expected(2)
          if answer == 1 then redis.call('UNLINK', KEYS[1]) end
          return answer"
@@ -177,7 +226,7 @@ pub(super) static UNLINK_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
 /// still this one.
 pub(super) static REPLACE_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{IS_EXPECTED_HASH}
+        "{EXPIRY}{FIELD_ENDS}{IS_EXPECTED_HASH}
          local answer = is_expected(4)
          if answer == 1 then redis.call('RESTORE', KEYS[1], ARGV[3], ARGV[2], 'REPLACE', 'ABSTTL') end
          return answer"
@@ -185,19 +234,25 @@ pub(super) static REPLACE_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// `KEYS` key, `ARGV` name, `1` or `0` for whether the hash had the field, the value it had, the value to set,
-/// and so on: sets the fields if each still is as it was. 1 yes, 0 no, -1 no such key. The expiry stays.
+/// and so on: sets the fields if each still is as it was. 1 yes, 0 no, -1 no such key. The expiry
+/// stays, and so does that of a field, which `HSET` alone would take away.
 pub(super) static SET_FIELDS_IF_UNCHANGED: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local kind = redis.call('TYPE', KEYS[1]).ok
+    Script::new(&format!(
+        "{FIELD_ENDS}
+         local kind = redis.call('TYPE', KEYS[1]).ok
          if kind == 'none' then return -1 end
          if kind ~= 'hash' then return 0 end
          for at = 1, #ARGV, 4 do
            local expected = ARGV[at + 1] == '1' and ARGV[at + 2]
            if redis.call('HGET', KEYS[1], ARGV[at]) ~= expected then return 0 end
          end
-         for at = 1, #ARGV, 4 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 3]) end
-         return 1",
-    )
+         for at = 1, #ARGV, 4 do
+           local ends = field_ends(KEYS[1], {{ARGV[at]}}, 1)[1]
+           redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 3])
+           if ends then redis.call('HPEXPIREAT', KEYS[1], ends, 'FIELDS', 1, ARGV[at]) end
+         end
+         return 1"
+    ))
 });
 
 /// `KEYS` lock, `ARGV` value, life in ms → 1 taken (or ours already), or the holder's value and its remaining life.

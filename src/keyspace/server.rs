@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use redis::{Cmd, cmd};
 
+use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
@@ -20,7 +21,9 @@ pub struct ServerFacts {
     pub node: NodeAddress,
     /// `redis_version`, as numbers.
     pub version: (u32, u32, u32),
-    /// Bytes in use.
+    /// What it understands; `None` if it is too old for us.
+    pub dialect: Option<Dialect>,
+    /// Bytes in use that count against the limit.
     pub used_memory: u64,
     /// Memory limit in bytes; 0: none.
     pub max_memory: u64,
@@ -195,8 +198,9 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
     let failed = |name: &str| info.get(name).is_some_and(|status| status != "ok");
     ServerFacts {
         node: primary.address.clone(),
-        version: version(&text("redis_version")),
-        used_memory: number(info, "used_memory"),
+        version: dialect::version(&text("redis_version")),
+        dialect: Dialect::of(info),
+        used_memory: number::<u64>(info, "used_memory").saturating_sub(number(info, "mem_not_counted_for_evict")),
         max_memory: number(info, "maxmemory"),
         eviction_policy: text("maxmemory_policy"),
         replicas: number(info, "connected_slaves"),
@@ -207,21 +211,4 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
 
 fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
     info.get(name).and_then(|content| content.parse().ok()).unwrap_or_default()
-}
-
-fn version(text: &str) -> (u32, u32, u32) {
-    let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_as_numbers() {
-        assert_eq!(version("7.0.15"), (7, 0, 15));
-        assert!(version("6.2.14") < version("7.0.0"));
-        assert_eq!(version(""), (0, 0, 0));
-    }
 }

@@ -1,4 +1,4 @@
-//! Copies huge entries in pieces by way of a staging key, and holds the keys of a decision with `WATCH`.
+//! Copies huge hashes in pieces by way of a staging key, and holds the keys of a decision with `WATCH`.
 //!
 //! Owns the staging key: made in the target's slot, never without an expiry, renamed to the target in one
 //! transaction. Its content is added over a connection of its own and never sent twice, so that no piece can land
@@ -14,7 +14,7 @@ use crate::keyspace::compare::Comparison;
 use crate::keyspace::connection::Connection;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
-use crate::keyspace::pieces::{Cursor, Kind, PENDING, Shape};
+use crate::keyspace::pieces::{Cursor, Shape};
 use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
@@ -149,7 +149,7 @@ impl Writer {
                 Comparison::Different { .. } => {}
             },
         }
-        let Some(shape) = self.shape(source).await? else { return Ok(Some(Staged::SourceGone)) };
+        let Some(shape) = self.source_shape(source).await? else { return Ok(Some(Staged::SourceGone)) };
         // A connection that watches can't run transactions in between.
         let mut filling = self.own_connection(&watched.node).await?;
         if let Some(ended) = self.fill(&mut filling, &watched.node, source, &shape, staging, go_on).await? {
@@ -181,8 +181,7 @@ impl Writer {
         let (Some(now), Some(staged)) = (self.shape(source).await?, self.shape(staging).await?) else {
             return Ok(false);
         };
-        Ok((now.kind, now.length, now.expiry) == (shape.kind, shape.length, shape.expiry)
-            && (staged.kind, staged.length) == (shape.kind, shape.length))
+        Ok((now.fields, now.expiry) == (shape.fields, shape.expiry) && staged.fields == shape.fields)
     }
 
     /// Adds every piece, each in one transaction with the staging key's expiry. Gives what ended it early.
@@ -203,39 +202,9 @@ impl Writer {
             if let Some(obstacle) = piece.obstacle() {
                 return Ok(Some(Staged::Impossible(obstacle)));
             }
-            self.add(connection, node, staging, piece.additions(shape.kind, staging)).await?;
-        }
-        if shape.kind == Kind::Stream {
-            let facts = self.stream_facts(source).await?;
-            if facts.groups.iter().any(|group| group.pending > 0) {
-                return Ok(Some(Staged::Impossible(PENDING)));
+            if let Some(addition) = piece.addition(staging) {
+                self.add(connection, node, staging, addition).await?;
             }
-            let on = |words: &[&str]| {
-                let mut command = cmd(words[0]);
-                command.arg(&words[1..]).arg(staging.as_bytes()).take()
-            };
-            let mut commands = vec![
-                on(&["XSETID"])
-                    .arg(&facts.last_id)
-                    .arg("ENTRIESADDED")
-                    .arg(&facts.entries_added)
-                    .arg("MAXDELETEDID")
-                    .arg(&facts.max_deleted_id)
-                    .take(),
-            ];
-            for group in &facts.groups {
-                let read = group.entries_read.clone().unwrap_or(b"-1".to_vec());
-                commands.push(
-                    on(&["XGROUP", "CREATE"]).arg(&group.name).arg(&group.last_id).arg("ENTRIESREAD").arg(read).take(),
-                );
-                commands.extend(
-                    group
-                        .consumers
-                        .iter()
-                        .map(|consumer| on(&["XGROUP", "CREATECONSUMER"]).arg(&group.name).arg(consumer).take()),
-                );
-            }
-            self.add(connection, node, staging, commands).await?;
         }
         Ok(None)
     }
@@ -245,14 +214,12 @@ impl Writer {
         connection: &mut Connection,
         node: &NodeAddress,
         staging: &RedisKey,
-        commands: Vec<Cmd>,
+        addition: Cmd,
     ) -> Result<(), Fault> {
         self.check_lease(node)?;
         let mut transaction = Pipeline::new();
         transaction.atomic();
-        for command in commands {
-            transaction.add_command(command);
-        }
+        transaction.add_command(addition);
         transaction.add_command(cmd("PEXPIRE").arg(staging.as_bytes()).arg(STAGING_LIFE_MILLIS).take());
         let answer: Result<Value, _> = transaction.query_async(&mut connection.inner).await;
         answer.map(|_| ()).map_err(|error| Fault::classify(&error, node))

@@ -61,11 +61,11 @@ pub(super) fn entry(answer: Answer) -> Result<Option<Entry>, Fault> {
     if answer == Answer::Nil {
         return Ok(None);
     }
-    let [kind, expiry, content] = <[Answer; 3]>::try_from(list(answer)?).map_err(|_| unexpected())?;
+    let [kind, expiry, content, ends] = <[Answer; 4]>::try_from(list(answer)?).map_err(|_| unexpected())?;
     let type_name = bytes(kind)?;
     let value = match type_name.as_slice() {
         b"string" => Value::String(bytes(content)?),
-        b"hash" => Value::Hash(pairs(content)?),
+        b"hash" => hash(content, list(ends)?)?,
         b"list" => Value::List(bytes_list(content)?),
         b"set" => Value::Set(bytes_list(content)?.into_iter().collect::<BTreeSet<_>>()),
         b"zset" => Value::SortedSet(pairs(content)?),
@@ -73,6 +73,24 @@ pub(super) fn entry(answer: Answer) -> Result<Option<Entry>, Fault> {
         _ => Value::Module { type_name, payload: bytes(content)? },
     };
     Ok(Some(Entry { value, expiry: Expiry::from_pexpiretime(int(expiry)?) }))
+}
+
+/// Names and values alternating, and when each field ends; no ends at all where no field does.
+fn hash(content: Answer, ends: Vec<Answer>) -> Result<Value, Fault> {
+    if ends.is_empty() {
+        return Ok(Value::Hash(pairs(content)?));
+    }
+    let mut items = bytes_list(content)?.into_iter();
+    let mut ends = ends.into_iter();
+    let (mut fields, mut ending) = (BTreeMap::new(), BTreeMap::new());
+    while let (Some(name), Some(held)) = (items.next(), items.next()) {
+        let end = int(ends.next().ok_or(unexpected())?)?;
+        if end >= 0 {
+            ending.insert(name.clone(), end);
+        }
+        fields.insert(name, held);
+    }
+    Ok(Value::ExpiringHash { fields, ends: ending })
 }
 
 fn stream(answer: Answer) -> Result<Value, Fault> {
@@ -121,7 +139,8 @@ mod tests {
     #[test]
     fn a_hash_is_read_whatever_the_order() {
         let read = |names: [&str; 4]| {
-            entry(Answer::Array(vec![bulk("hash"), Answer::Int(-1), Answer::Array(names.map(bulk).to_vec())]))
+            let content = Answer::Array(names.map(bulk).to_vec());
+            entry(Answer::Array(vec![bulk("hash"), Answer::Int(-1), content, Answer::Array(Vec::new())]))
         };
         assert_eq!(read(["a", "1", "b", "2"]), read(["b", "2", "a", "1"]));
         assert_ne!(read(["a", "1", "b", "2"]), read(["a", "1", "b", "3"]));

@@ -71,7 +71,7 @@ impl Fields {
     /// The fields of a value, if it is a hash.
     #[must_use]
     pub fn of(value: &Value, names: &'static [&'static str]) -> Option<Self> {
-        let Value::Hash(fields) = value else { return None };
+        let fields = value.as_hash()?;
         Some(Self::new(names, names.iter().map(|name| fields.get(name.as_bytes()).cloned()).collect()))
     }
 

@@ -60,14 +60,14 @@ impl Difference {
     /// How `target` differs from `source`, if it does.
     #[must_use]
     pub fn between(source: &Entry, target: &Entry) -> Option<Self> {
-        match (&source.value, &target.value) {
-            (source_value, target_value) if source_value == target_value => {
-                (source.expiry != target.expiry).then_some(Self::Expiry)
-            }
-            (Value::Hash(source), Value::Hash(target)) => Some(Self::Fields(differing(source, target))),
-            (source, target) if source.type_name() == target.type_name() => Some(Self::Value),
-            _ => Some(Self::Type),
+        if source.value == target.value {
+            return (source.expiry != target.expiry).then_some(Self::Expiry);
         }
+        Some(match (source.value.as_hash(), target.value.as_hash()) {
+            (Some(_), Some(_)) => Self::Fields(differing(&source.value, &target.value)),
+            _ if source.value.type_name() == target.value.type_name() => Self::Value,
+            _ => Self::Type,
+        })
     }
 
     /// How much differs: the number of fields, where fields are told.
@@ -81,9 +81,15 @@ impl Difference {
     }
 }
 
-fn differing(source: &BTreeMap<Bytes, Bytes>, target: &BTreeMap<Bytes, Bytes>) -> FieldNames {
+/// Names of fields of two hashes that differ in value or in when they end.
+fn differing(source: &Value, target: &Value) -> FieldNames {
+    let fields = |value: &Value| -> BTreeMap<Bytes, (Bytes, Option<i64>)> {
+        let held = value.as_hash().into_iter().flatten();
+        held.map(|(name, content)| (name.clone(), (content.clone(), value.field_end(name)))).collect()
+    };
+    let (source, target) = (fields(source), fields(target));
     let only_target = target.keys().filter(|name| !source.contains_key(*name));
-    let changed = source.iter().filter(|(name, value)| target.get(*name) != Some(value)).map(|(name, _)| name);
+    let changed = source.iter().filter(|(name, held)| target.get(*name) != Some(held)).map(|(name, _)| name);
     let mut names: Vec<&[u8]> = changed.chain(only_target).map(Vec::as_slice).collect();
     names.sort_unstable();
     FieldNames::new(names.into_iter())

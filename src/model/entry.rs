@@ -51,6 +51,13 @@ pub enum Value {
     String(Bytes),
     /// A hash.
     Hash(BTreeMap<Bytes, Bytes>),
+    /// A hash of which single fields end by themselves (Redis 7.4, Valkey 9).
+    ExpiringHash {
+        /// All fields with their values.
+        fields: BTreeMap<Bytes, Bytes>,
+        /// The fields that end, and when (Unix milliseconds).
+        ends: BTreeMap<Bytes, i64>,
+    },
     /// A list; order matters.
     List(Vec<Bytes>),
     /// A set.
@@ -74,12 +81,35 @@ pub enum Value {
 }
 
 impl Value {
+    /// The fields of a hash, whether they end or not.
+    #[must_use]
+    pub fn as_hash(&self) -> Option<&BTreeMap<Bytes, Bytes>> {
+        match self {
+            Self::Hash(fields) | Self::ExpiringHash { fields, .. } => Some(fields),
+            Self::String(_)
+            | Self::List(_)
+            | Self::Set(_)
+            | Self::SortedSet(_)
+            | Self::Stream { .. }
+            | Self::Module { .. } => None,
+        }
+    }
+
+    /// When a field of a hash ends by itself, if it does.
+    #[must_use]
+    pub fn field_end(&self, name: &[u8]) -> Option<i64> {
+        match self {
+            Self::ExpiringHash { ends, .. } => ends.get(name).copied(),
+            _ => None,
+        }
+    }
+
     /// The type's name as Redis' `TYPE` answers it; modules answer their own.
     #[must_use]
     pub fn type_name(&self) -> &str {
         match self {
             Self::String(_) => "string",
-            Self::Hash(_) => "hash",
+            Self::Hash(_) | Self::ExpiringHash { .. } => "hash",
             Self::List(_) => "list",
             Self::Set(_) => "set",
             Self::SortedSet(_) => "zset",
@@ -93,7 +123,7 @@ impl Value {
     pub fn members(&self) -> usize {
         match self {
             Self::String(_) | Self::Module { .. } => 1,
-            Self::Hash(fields) | Self::SortedSet(fields) => fields.len(),
+            Self::Hash(fields) | Self::ExpiringHash { fields, .. } | Self::SortedSet(fields) => fields.len(),
             Self::List(elements) => elements.len(),
             Self::Set(members) => members.len(),
             Self::Stream { entries, .. } => entries.len(),
@@ -105,7 +135,7 @@ impl Value {
     pub fn bytes(&self) -> usize {
         match self {
             Self::String(bytes) | Self::Module { payload: bytes, .. } => bytes.len(),
-            Self::Hash(fields) | Self::SortedSet(fields) => {
+            Self::Hash(fields) | Self::ExpiringHash { fields, .. } | Self::SortedSet(fields) => {
                 fields.iter().map(|(name, value)| name.len() + value.len()).sum()
             }
             Self::List(elements) => elements.iter().map(Vec::len).sum(),

@@ -32,7 +32,14 @@ pub enum DivergedPolicy {
 pub struct Limits {
     /// At most this many source keys are processed a second, over all primaries together.
     pub keys_per_second: Option<u32>,
+    /// The longest round trip that another client should feel; work in flight shrinks to keep it.
+    pub max_latency: Option<Duration>,
 }
+
+/// Bounds of a limit on round trips: below is out of reach of networks, above is no limit.
+pub const SHORTEST_LATENCY: Duration = Duration::from_millis(1);
+/// See [`SHORTEST_LATENCY`].
+pub const LONGEST_LATENCY: Duration = Duration::from_secs(10);
 
 /// How many replicas of each primary must acknowledge before the mark and before deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use crate::model::admission::Held;
 use crate::model::phase::Step;
 
 /// How far a step is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Progress {
     /// Which step.
     pub step: Step,
@@ -21,13 +22,29 @@ pub struct Progress {
     pub conflicts: u64,
     /// Source entries a second, over the last seconds.
     pub keys_per_second: u64,
+    /// What the step waits for, for others' sake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Bytes that the slowest replica has not acknowledged, where the step writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_lag_bytes: Option<u64>,
 }
 
 impl Progress {
     /// The start of a step.
     #[must_use]
     pub fn begin(step: Step, total: Option<u64>) -> Self {
-        Self { step, processed: 0, total, skipped: 0, failed: 0, conflicts: 0, keys_per_second: 0 }
+        Self {
+            step,
+            processed: 0,
+            total,
+            skipped: 0,
+            failed: 0,
+            conflicts: 0,
+            keys_per_second: 0,
+            held: None,
+            replica_lag_bytes: None,
+        }
     }
 
     /// Share of the total in whole percent; 100 only when everything is dealt with.

@@ -179,10 +179,7 @@ pub(super) fn ready_reason(status: &RedisMigrationStatus) -> Option<String> {
     status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone())
 }
 
-/// Whether work under way goes by choices that the spec does not make any more.
+/// Whether work under way goes by choices that the spec does not make any more. Limits are told to it as it goes.
 pub(super) fn chooses_otherwise(told: &MigrationRequest, asked: &MigrationRequest) -> bool {
-    told.terms() != asked.terms()
-        || told.limits != asked.limits
-        || told.min_replicas != asked.min_replicas
-        || told.redis != asked.redis
+    told.terms() != asked.terms() || told.min_replicas != asked.min_replicas || told.redis != asked.redis
 }

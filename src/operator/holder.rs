@@ -115,8 +115,11 @@ impl Case<'_> {
         });
         if due {
             let mut next = self.status.clone();
-            next.progress = Some((*progress).into());
-            self.write_as_holder(request, worker, next, &words::beginning(step)).await?;
+            next.progress = Some(progress.clone().into());
+            let verdict = words::under_way(step, progress.held.as_ref());
+            if self.write_as_holder(request, worker, next, &verdict).await? && progress.held.is_some() {
+                self.tell(&verdict).await;
+            }
         }
         Ok(Action::await_change())
     }

@@ -92,6 +92,9 @@ fn plan_version() -> i32 {
 impl Case<'_> {
     async fn proceed(&self, request: &MigrationRequest) -> Result<Action, ReconcileError> {
         let observed = self.observe(request);
+        if let Some(worker) = &observed.worker {
+            worker.limit(request.limits);
+        }
         let decision = decide(self.status.phase, request.target, observed.sight, &observed.facts);
         self.context.metrics.in_phase(&self.labels(), self.status.phase);
         match (decision, observed.worker.as_ref(), observed.report.as_ref()) {

@@ -11,6 +11,7 @@ use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
 use crate::keyspace::{Fault, FaultClass};
+use crate::model::admission::{Held, HeldBy};
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step, TargetPhase};
 use crate::model::plan::Plan;
@@ -26,7 +27,7 @@ pub fn retry_after(reason: Reason) -> Duration {
         Reason::Progressing => 1,
         Reason::LockHeld => 5,
         Reason::SecretMissing | Reason::RedisUnavailable => 10,
-        Reason::PredecessorPending | Reason::ReplicasMissing => 15,
+        Reason::PredecessorPending | Reason::ReplicasMissing | Reason::ReplicasBehind => 15,
         Reason::OutOfMemory | Reason::SourceChanging => 30,
         Reason::AuthenticationFailed | Reason::Duplicate => 60,
         Reason::Soaking
@@ -59,6 +60,21 @@ pub fn beginning(step: Step) -> Verdict {
         Step::Cleanup => "removing originals that equal their targets",
     };
     Verdict::new(Reason::Progressing, message)
+}
+
+/// A step that is under way, or waits for others' sake.
+#[must_use]
+pub fn under_way(step: Step, held: Option<&Held>) -> Verdict {
+    match held {
+        None => beginning(step),
+        Some(held) => {
+            let reason = match held.by {
+                HeldBy::Memory => Reason::OutOfMemory,
+                HeldBy::Replicas => Reason::ReplicasBehind,
+            };
+            Verdict::new(reason, format!("{step} waits: {held}"))
+        }
+    }
 }
 
 /// A step that is done, and what comes next.
@@ -307,6 +323,7 @@ pub fn needs_somebody(reason: Reason) -> bool {
         | Reason::Soaking
         | Reason::OutOfMemory
         | Reason::ReplicasMissing
+        | Reason::ReplicasBehind
         | Reason::MarkMissing
         | Reason::Duplicate
         | Reason::AuthenticationFailed

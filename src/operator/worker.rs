@@ -24,6 +24,7 @@ use crate::model::finding::{Finding, FindingCode};
 use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::Plan;
+use crate::model::policy::Limits;
 use crate::model::progress::Progress;
 use crate::model::report::{ApplyReport, CleanupReport, VerifyReport};
 use crate::model::time::UnixMillis;
@@ -158,6 +159,7 @@ pub struct Worker {
     /// Whether it holds the lock, by its own clock.
     pub lease: watch::Receiver<Option<LeaseClock>>,
     commands: mpsc::Sender<Command>,
+    limits: watch::Sender<Limits>,
     stop: CancellationToken,
     interrupt: CancellationToken,
 }
@@ -175,6 +177,7 @@ impl Worker {
         let (report_sender, report) = watch::channel(Report::Opening);
         let (lease_sender, lease) = watch::channel(None);
         let (commands, inbox) = mpsc::channel(4);
+        let (limits, told_limits) = watch::channel(order.request.limits);
         let stop = shutdown.child_token();
         let interrupt = stop.child_token();
         let task = Task {
@@ -182,6 +185,7 @@ impl Worker {
             settings,
             request: order.request.clone(),
             sources_known: order.sources_known,
+            limits: told_limits,
             report: report_sender,
             lease: lease_sender,
             stop: stop.clone(),
@@ -189,12 +193,21 @@ impl Worker {
             wake: Box::new(wake),
         };
         tasks.spawn(task.run(inbox));
-        Self { order, report, lease, commands, stop, interrupt }
+        Self { order, report, lease, commands, limits, stop, interrupt }
     }
 
     /// Tells it what to do next; a worker that ended hears nothing, and its report says so.
     pub fn command(&self, command: Command) {
         let _ = self.commands.try_send(command);
+    }
+
+    /// Tells it how hard it may press Redis from now on.
+    pub fn limit(&self, limits: Limits) {
+        self.limits.send_if_modified(|told| {
+            let is_news = *told != limits;
+            *told = limits;
+            is_news
+        });
     }
 
     /// Whether it surely holds the lock.
@@ -219,6 +232,7 @@ struct Task {
     settings: Arc<Settings>,
     request: MigrationRequest,
     sources_known: Option<u64>,
+    limits: watch::Receiver<Limits>,
     report: watch::Sender<Report>,
     lease: watch::Sender<Option<LeaseClock>>,
     stop: CancellationToken,
@@ -339,7 +353,7 @@ impl Task {
 
     async fn step(&self, lease: &Lease, writer: &Writer, assignment: &Assignment, hold: &mut Hold, step: Step) {
         let (sender, progress) = watch::channel(None);
-        let control = Control::new(self.interrupt.clone(), self.request.limits, sender);
+        let control = Control::limited(self.interrupt.clone(), self.limits.clone(), sender);
         self.say(Report::Working(step, hold.clone(), None));
         let sources_known = hold.plan.as_ref().map(|plan| plan.seen.total_sources()).or(self.sources_known);
         let work = Work { writer, assignment, control: &control, token: lease.token(), sources_known };
@@ -354,7 +368,7 @@ impl Task {
                     ended = &mut done => break ended,
                     () = lost.cancelled() => break Err(Stop::LeaseLost),
                     _ = tick.tick() => {
-                        let seen = *progress.borrow();
+                        let seen = progress.borrow().clone();
                         self.say(Report::Working(step, before.clone(), seen));
                     }
                 }

@@ -250,13 +250,20 @@ pub struct Reins {
 impl Reins {
     /// At most so many keys a second.
     pub fn paced(keys_per_second: u32) -> Self {
-        Self::new(Limits { keys_per_second: Some(keys_per_second) })
+        Self::new(Limits { keys_per_second: Some(keys_per_second), ..Limits::default() })
     }
 
     pub fn new(limits: Limits) -> Self {
         let stop = CancellationToken::new();
         let (sender, progress) = watch::channel(None);
         Self { control: Control::new(stop.clone(), limits, sender), stop, progress }
+    }
+
+    /// Limits that change on the way.
+    pub fn limited(limits: watch::Receiver<Limits>) -> Self {
+        let stop = CancellationToken::new();
+        let (sender, progress) = watch::channel(None);
+        Self { control: Control::limited(stop.clone(), limits, sender), stop, progress }
     }
 
     pub fn patience(mut self, patience: Duration) -> Self {

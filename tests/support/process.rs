@@ -161,6 +161,7 @@ pub fn require(program: impl AsRef<OsStr>) -> PathBuf {
 
 fn how_to_install(program: &Path) -> &'static str {
     match program.file_name().and_then(OsStr::to_str) {
+        Some("redis-server") if program.is_absolute() => "run tests/install.sh redis",
         Some("redis-server" | "redis-cli") => "apt-get install redis-server (7.0 or newer)",
         Some("etcd") => "apt-get install etcd-server, then tests/kubernetes/build.sh",
         Some("setpriv") => "apt-get install util-linux",

@@ -36,6 +36,8 @@ pub struct Options {
     /// Keep the data over a restart. Without it a restarted primary comes back empty, and its
     /// replicas empty themselves after it.
     pub persistent: bool,
+    /// A further version of Redis by its folder in `.cache/redis`; without one, the `redis-server` of the machine.
+    pub server: Option<&'static str>,
     /// Further lines of redis.conf; they win over what the harness writes.
     pub extra: Vec<String>,
     /// Where to make the server's folder; the system's temporary folder without one.
@@ -53,6 +55,7 @@ impl Default for Options {
             maxmemory_policy: None,
             node_timeout: Duration::from_secs(2),
             persistent: false,
+            server: None,
             extra: Vec::new(),
             parent: None,
         }
@@ -75,10 +78,22 @@ impl Options {
         Access { username: None, password: self.password.clone(), tls: self.tls.then(|| Certificates::make(folder)) }
     }
 
+    fn program(&self) -> PathBuf {
+        match self.server {
+            None => PathBuf::from("redis-server"),
+            Some(server) => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/redis").join(server).join("redis-server")
+            }
+        }
+    }
+
     fn config(&self, port: u16, folder: &Path, access: &Access) -> String {
-        let mut config =
-            String::from("bind 127.0.0.1\nsave \"\"\nenable-debug-command local\nrepl-diskless-sync-delay 0\n");
+        let mut config = String::from("bind 127.0.0.1\nsave \"\"\nrepl-diskless-sync-delay 0\n");
         let mut line = |text: String| writeln!(config, "{text}").expect("writing to a string");
+        // Redis 6.2 does not know the option, and needs none.
+        if !self.server.is_some_and(|server| server.starts_with("redis-6.")) {
+            line("enable-debug-command local".to_owned());
+        }
         line(format!("dir {}", folder.display()));
         line(format!("appendonly {}", if self.persistent { "yes" } else { "no" }));
         match &access.tls {
@@ -111,6 +126,7 @@ impl Options {
 #[derive(Debug)]
 pub struct Node {
     port: u16,
+    program: PathBuf,
     folder: PathBuf,
     access: Access,
     // Shared, so that a task of its own can wait for the process' end.
@@ -125,7 +141,7 @@ impl Node {
         config.push_str(more);
         options.extra.iter().for_each(|line| writeln!(config, "{line}").expect("writing to a string"));
         fs::write(folder.join("redis.conf"), config).expect("redis.conf");
-        let node = Self { port, folder, access, process: Mutex::new(None) };
+        let node = Self { port, program: options.program(), folder, access, process: Mutex::new(None) };
         node.launch();
         node
     }
@@ -194,7 +210,7 @@ impl Node {
     }
 
     fn launch(&self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command.arg(self.folder.join("redis.conf"));
         *self.slot() = Some(Arc::new(Process::start(&command, &self.folder.join("redis.log"))));
     }

@@ -37,17 +37,58 @@ async fn read_primary(mut connection: MultiplexedConnection, cluster: bool) -> V
     }
 }
 
+/// When each key ends, as `PEXPIRETIME` answers.
+async fn expiries(connection: &mut MultiplexedConnection, keys: &[Bytes], cluster: bool) -> Vec<i64> {
+    let info: String = redis::cmd("INFO").arg("server").query_async(connection).await.expect("INFO");
+    if info.contains("redis_version:6.") {
+        return expiries_by_clock(connection, keys, cluster).await;
+    }
+    let mut commands = Commands::new(cluster);
+    for key in keys {
+        commands.push(redis::cmd("PEXPIRETIME").arg(key));
+    }
+    let answers = commands.answers(connection).await;
+    answers.iter().map(|answer| redis::from_redis_value_ref(answer).expect("PEXPIRETIME")).collect()
+}
+
+/// Redis 6.2 tells only what is left: exact if the server's clock shows one millisecond before and after.
+async fn expiries_by_clock(connection: &mut MultiplexedConnection, keys: &[Bytes], cluster: bool) -> Vec<i64> {
+    let millis = |answer: &redis::Value| {
+        let (seconds, micros): (i64, i64) = redis::from_redis_value_ref(answer).expect("TIME");
+        seconds * 1000 + micros / 1000
+    };
+    let mut found = vec![None; keys.len()];
+    while found.contains(&None) {
+        let open: Vec<usize> = (0..keys.len()).filter(|&at| found[at].is_none()).collect();
+        let mut commands = Commands::new(cluster);
+        for &at in &open {
+            commands.push(&redis::cmd("TIME"));
+            commands.push(redis::cmd("PTTL").arg(&keys[at]));
+            commands.push(&redis::cmd("TIME"));
+        }
+        for (&at, look) in open.iter().zip(commands.answers(connection).await.chunks(3)) {
+            let left: i64 = redis::from_redis_value_ref(&look[1]).expect("PTTL");
+            if left < 0 {
+                found[at] = Some(left);
+            } else if millis(&look[0]) == millis(&look[2]) {
+                found[at] = Some(millis(&look[0]) + left);
+            }
+        }
+    }
+    found.into_iter().flatten().collect()
+}
+
 async fn read_batch(connection: &mut MultiplexedConnection, keys: Vec<Bytes>, cluster: bool) -> Vec<Entry> {
     let mut heads = Commands::new(cluster);
     for key in &keys {
         heads.push(redis::cmd("TYPE").arg(key));
-        heads.push(redis::cmd("PEXPIRETIME").arg(key));
     }
     let heads = heads.answers(connection).await;
+    let expiries = expiries(connection, &keys, cluster).await;
     let found: Vec<(Bytes, String, i64)> = keys
         .into_iter()
-        .zip(heads.chunks(2))
-        .map(|(key, head)| (key, text(&head[0]), redis::from_redis_value_ref(&head[1]).expect("PEXPIRETIME")))
+        .zip(heads.iter().zip(expiries))
+        .map(|(key, (type_name, expiry))| (key, text(type_name), expiry))
         .filter(|(_, type_name, _)| type_name != "none")
         .collect();
 

@@ -126,6 +126,8 @@ impl From<Progress> for ProgressStatus {
             display: percent.map(|percent| format!("{percent}%")),
             keys_per_second: number(progress.keys_per_second),
             eta: progress.eta_seconds().filter(|seconds| *seconds > 0).map(human_seconds),
+            held: progress.held.as_ref().map(ToString::to_string),
+            replica_lag_bytes: progress.replica_lag_bytes.map(number),
         }
     }
 }

@@ -87,7 +87,7 @@ fn cleanup_says_why_it_kept() {
 #[test]
 fn progress_is_shown_for_columns() {
     let progress = Progress { processed: 450, keys_per_second: 2, ..Progress::begin(Step::Apply, Some(1000)) };
-    let status = ProgressStatus::from(progress);
+    let status = ProgressStatus::from(progress.clone());
     assert_eq!((status.step.as_str(), status.percent, status.display.as_deref()), ("apply", Some(45), Some("45%")));
     assert_eq!(status.eta.as_deref(), Some("4m35s"));
     let done = ProgressStatus::from(Progress { processed: 1000, ..progress });

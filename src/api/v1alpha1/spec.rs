@@ -257,10 +257,18 @@ pub enum ApprovalMode {
 #[serde(rename_all = "camelCase")]
 pub struct LimitsSpec {
     /// Most source keys processed a second, over all primaries together. By default there is no
-    /// limit.
+    /// limit. A change acts on work under way within two seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub keys_per_second: Option<i32>,
+
+    /// Longest round trip to a primary that another client should feel, as `10ms` or `1s`, from 1ms
+    /// to 10s. It is measured while the work goes on: the work in flight shrinks when it is
+    /// exceeded and grows again when it is not. By default there is no limit. A change acts on work
+    /// under way within two seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([1-9][0-9]{0,3}ms|10000ms|[1-9]s|10s)$"), length(min = 2, max = 7))]
+    pub max_latency: Option<String>,
 }
 
 /// When originals are removed, and which.

@@ -190,6 +190,13 @@ pub struct ProgressStatus {
     /// How long the rest will take at the present rate: `4m30s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<String>,
+    /// What the step waits for at the moment, for the sake of Redis' other clients, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    /// Bytes of writes that the slowest attached replica of any primary has not acknowledged yet, where the
+    /// step writes. Replicas acknowledge once a second, so healthy ones are a little behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_lag_bytes: Option<i64>,
 }
 
 /// What a complete comparison found.
