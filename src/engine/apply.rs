@@ -82,7 +82,8 @@ pub(super) async fn work_through(
             if plan.seen.to_copy() > 0 {
                 journal::reopen_successors(writer, assignment).await?;
             }
-            let settler = Settler { writer, assignment, rename, control, on_difference };
+            let has_huge = plan.seen.huge > 0;
+            let settler = Settler { writer, assignment, rename, control, on_difference, has_huge };
             let settle = |keys| settler.settle(keys, order);
             pass::complete(writer, &assignment.prefixes(), control, meter, settle).await
         }

@@ -12,6 +12,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::classify::sources_among;
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
+use crate::engine::huge::{self, Policy, Removed};
 use crate::engine::pass::{self, Tally};
 use crate::engine::stop::Stop;
 use crate::engine::verify::wait_for_replicas;
@@ -118,6 +119,7 @@ impl Remover<'_> {
             report.unmigrated.count(key, reason);
         }
         let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+        let (pairs, huge) = huge::split(self.writer, pairs).await?;
         let undisturbed = self.acknowledge().await?;
         let pairs = self.remove_equal(pairs, undisturbed, &mut report).await?;
         let doomed = self.condemn(&pairs, &mut report).await?;
@@ -129,6 +131,26 @@ impl Remover<'_> {
                 Outcome::Changed => {
                     report.kept_changed += 1;
                     report.kept_sample.offer(key.clone());
+                }
+            }
+        }
+        for (source, target) in huge {
+            self.control.check()?;
+            let undisturbed = self.acknowledge().await?;
+            let policy = Policy { diverged: self.assignment.diverged_policy, was_copied: self.was_copied };
+            match huge::remove(self.writer, self.assignment, policy, (&source, &target), undisturbed).await? {
+                Removed::Done => {
+                    report.removed += 1;
+                    self.removed.fetch_add(1, Ordering::Relaxed);
+                }
+                Removed::Gone => report.gone += 1,
+                Removed::Changed => {
+                    report.kept_changed += 1;
+                    report.kept_sample.offer(source);
+                }
+                Removed::Diverged => {
+                    report.kept_diverged += 1;
+                    report.kept_sample.offer(source);
                 }
             }
         }

@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod control;
 pub mod emptiness;
 mod equality;
+mod huge;
 mod in_place;
 pub mod init;
 pub mod journal;

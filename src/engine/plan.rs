@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
-use crate::engine::equality;
+use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal;
 use crate::engine::pass::{self, Tally};
@@ -14,6 +14,7 @@ use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::endpoint::NodeAddress;
+use crate::keyspace::pieces::HUGE_BYTES;
 use crate::keyspace::topology::Topology;
 use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::change::FieldChange;
@@ -26,10 +27,6 @@ use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::{Plan, Seen};
 use crate::model::slot::slot_of;
-
-/// Entries that take more memory can't be copied in one piece without holding the server too long: what takes time
-/// is members, and one that is stored by itself takes some 70 bytes at least, so that these are 15,000 or 10 ms.
-const HUGE_BYTES: u64 = 1024 * 1024;
 
 /// What a key takes in the table of keys and, on a cluster, in the list of its slot, beside what `MEMORY USAGE`
 /// says: tables double, so up to two slots a key, and two links.
@@ -49,7 +46,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     seen.mark_is_unproven = mark == Mark::Unstamped;
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
     seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
-    seen.findings.extend(findings_of(&seen, tally.huge, tally.scattered));
+    seen.findings.extend(findings_of(&seen, tally.obstacle, tally.scattered));
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
 }
@@ -59,7 +56,8 @@ struct PlanTally {
     seen: Seen,
     /// What the copies take, by the primary that they go to.
     needed: BTreeMap<NodeAddress, Estimate>,
-    huge: u64,
+    /// Why a huge entry can't be copied, if one can't.
+    obstacle: Option<&'static str>,
     scattered: u64,
     advance: Advance,
 }
@@ -85,10 +83,11 @@ impl Tally for PlanTally {
         seen.estimated_bytes += more.estimated_bytes;
         seen.sample.merge(more.sample);
         seen.unmigrated.merge(more.unmigrated);
+        seen.huge += more.huge;
         for (node, needed) in other.needed {
             self.needed.entry(node).or_default().merge(needed);
         }
-        self.huge += other.huge;
+        self.obstacle = self.obstacle.take().or(other.obstacle);
         self.scattered += other.scattered;
     }
 
@@ -158,17 +157,22 @@ async fn look_at_sources(
     control.pace(classified.sources.len()).await?;
     let mut tally = PlanTally::default();
     count_kinds(&mut tally, rename, &classified);
-    let targets: Vec<RedisKey> = classified.sources.iter().map(|source| source.target.clone()).collect();
-    let sources: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
-    let (exist, bytes) = futures::try_join!(keyspace.exist(&targets), keyspace.memory_usage(&sources))?;
+    let keys: Vec<RedisKey> =
+        classified.sources.iter().flat_map(|source| [source.key.clone(), source.target.clone()]).collect();
+    let sizes = keyspace.memory_usage(&keys).await?;
     let mut existing = Vec::new();
     let topology = keyspace.topology().await;
-    for (index, source) in classified.sources.iter().enumerate() {
-        tally.huge += u64::from(bytes[index] > HUGE_BYTES);
-        if exist[index] {
+    for (source, sizes) in classified.sources.iter().zip(sizes.chunks(2)) {
+        let &[bytes, target_bytes] = sizes else { continue };
+        let is_huge = bytes > HUGE_BYTES;
+        tally.seen.huge += u64::from(is_huge || target_bytes > HUGE_BYTES);
+        if is_huge && tally.obstacle.is_none() {
+            tally.obstacle = keyspace.obstacle_to_pieces(&source.key).await?;
+        }
+        if target_bytes > 0 {
             existing.push(source.pair());
         } else {
-            tally.needs(&topology, &source.target, bytes[index] + TABLE_BYTES);
+            tally.needs(&topology, &source.target, bytes + TABLE_BYTES);
         }
     }
     compare_existing(keyspace, assignment, &existing, &mut tally.seen).await?;
@@ -200,7 +204,9 @@ async fn compare_existing(
     existing: &[(RedisKey, RedisKey)],
     seen: &mut Seen,
 ) -> Result<(), Stop> {
-    for (pair, comparison) in existing.iter().zip(equality::compare(keyspace, assignment, existing).await?) {
+    for (pair, comparison) in
+        existing.iter().zip(huge::compare_any(seen.huge > 0, keyspace, assignment, existing).await?)
+    {
         match comparison {
             Comparison::Equal => seen.already_migrated += 1,
             Comparison::Different { .. } => {
@@ -214,15 +220,15 @@ async fn compare_existing(
 }
 
 /// Findings that follow from what was seen.
-fn findings_of(seen: &Seen, huge: u64, scattered: u64) -> Vec<Finding> {
+fn findings_of(seen: &Seen, obstacle: Option<&'static str>, scattered: u64) -> Vec<Finding> {
     let reason = |reason| seen.unmigrated.by_reason.get(&reason).copied().unwrap_or_default();
     let mut findings = Vec::new();
-    if huge > 0 {
-        let message = format!(
-            "{huge} entries take more than 1 MiB of memory and can't be copied in one piece; \
-             split or remove them"
-        );
+    if let Some(reason) = obstacle {
+        let message = huge::refusal(reason);
         findings.push(Finding::error(FindingCode::HugeEntries, message));
+    } else if seen.huge > 0 {
+        let message = format!("{} entries take more than 1 MiB of memory; they are copied in pieces", seen.huge);
+        findings.push(Finding::note(FindingCode::HugeEntries, message));
     }
     if scattered > 0 {
         let message = format!(

@@ -6,6 +6,7 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::classify;
 use crate::engine::control::Control;
+use crate::engine::huge;
 use crate::engine::journal;
 use crate::engine::stop::Stop;
 use crate::engine::verify::wait_for_replicas;
@@ -44,7 +45,7 @@ pub async fn restore(
         control.check()?;
         control.pace(batch.len()).await?;
         match assignment.rule() {
-            Rule::Rename(rename) => restore_batch(writer, assignment, rename, batch, &mut report).await?,
+            Rule::Rename(rename) => restore_batch(writer, assignment, control, rename, batch, &mut report).await?,
             // It has no sources.
             Rule::InPlace(_) => report.no_source.extend(batch.iter().cloned()),
         }
@@ -56,6 +57,7 @@ pub async fn restore(
 async fn restore_batch(
     writer: &Writer,
     assignment: &Assignment,
+    control: &Control,
     rename: &dyn Rename,
     batch: &[RedisKey],
     report: &mut RestoreReport,
@@ -66,7 +68,12 @@ async fn restore_batch(
     if writer.exist(&targets).await?.contains(&false) {
         journal::reopen_successors(writer, assignment).await?;
     }
-    for (key, copied) in pairs.iter().map(|(source, _)| source).zip(writer.copy(&pairs).await?) {
+    let (ordinary, huge) = huge::split(writer, pairs.clone()).await?;
+    let mut copied = writer.copy(&ordinary).await?;
+    for pair in &huge {
+        copied.push(huge::copy_missing(writer, control, pair).await?);
+    }
+    for (key, copied) in ordinary.iter().chain(&huge).map(|(source, _)| source).zip(copied) {
         match copied {
             Copied::Made => report.copied += 1,
             Copied::TargetExists => report.target_exists += 1,

@@ -8,6 +8,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify, sources_among};
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
+use crate::engine::huge;
 use crate::engine::journal::Run;
 use crate::engine::pass::Tally;
 use crate::engine::stop::Stop;
@@ -61,17 +62,21 @@ pub(super) struct Settler<'a> {
     pub(super) rename: &'a dyn Rename,
     pub(super) control: &'a Control,
     pub(super) on_difference: OnDifference,
+    /// Whether the plan saw huge entries; only then sizes are asked for.
+    pub(super) has_huge: bool,
 }
 
 impl Settler<'_> {
     /// Brings a batch of sources to their targets.
     pub(super) async fn settle(&self, keys: Vec<RedisKey>, order: Order) -> Result<ApplyReport, Stop> {
         let (pairs, mut report) = self.begin(keys, order).await?;
+        let (pairs, huge) = huge::split_if(self.has_huge, self.writer, pairs).await?;
         let to_compare = match order {
             Order::CopyFirst => self.copy(&pairs, &mut report).await?,
             Order::CompareFirst => pairs,
         };
         self.resolve(to_compare, &mut report).await?;
+        self.settle_huge(huge, order, &mut report).await?;
         Ok(report)
     }
 
@@ -154,7 +159,7 @@ impl Settler<'_> {
 
     /// A target that is itself a source, or may be somebody's legacy entry, is never overwritten. One that
     /// holds another type or another id is no stale copy of ours; only an explicit policy replaces it.
-    async fn may_replace(&self, target: &RedisKey) -> Result<bool, Stop> {
+    pub(super) async fn may_replace(&self, target: &RedisKey) -> Result<bool, Stop> {
         let classified = classify(self.writer, self.assignment, self.rename, vec![target.clone()]).await?;
         let is_foreign = match classified.unmigrated.first() {
             None => !classified.sources.is_empty(),

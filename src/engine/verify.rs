@@ -7,6 +7,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Source, classify};
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
+use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal::{self, Run};
 use crate::engine::pass::{self, Tally};
@@ -218,7 +219,7 @@ async fn compare_targets(
     for (key, reason) in classified.unmigrated {
         report.unmigrated.count(key, reason);
     }
-    for ((source, target), comparison) in pairs.iter().zip(equality::compare(keyspace, assignment, &pairs).await?) {
+    for ((source, target), comparison) in pairs.iter().zip(huge::compare(keyspace, assignment, &pairs).await?) {
         match (equality::difference(assignment, target, &comparison), comparison) {
             (Some(difference), _) => {
                 report.different += 1;

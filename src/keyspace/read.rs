@@ -126,22 +126,6 @@ impl Keyspace {
         self.numbers(&script::MEMORY_USAGES, keys, |key| Command::sub("MEMORY", "USAGE", key)).await
     }
 
-    /// Number of fields of each key that is a hash; 0 for others.
-    ///
-    /// # Errors
-    /// The first fault that stayed.
-    pub async fn hash_lengths(&self, keys: &[RedisKey]) -> Result<Vec<u64>, Fault> {
-        let commands = keys.iter().map(|key| Command::on("HLEN", key)).collect();
-        self.run(commands)
-            .await
-            .into_iter()
-            .map(|answer| match answer {
-                Err(fault) if fault.class == FaultClass::WrongType => Ok(0),
-                other => Ok(u64::try_from(value::int(other?)?).unwrap_or(0)),
-            })
-            .collect()
-    }
-
     /// Payload and expiry of each key, each read in one atomic step.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ impl Keyspace {
         &self.endpoint
     }
 
-    /// How its connections are named.
+    /// The name of its connections, which ends with the holder's token.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

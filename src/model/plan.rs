@@ -125,6 +125,9 @@ pub struct Seen {
     pub estimated_bytes: u64,
     /// Examples of what goes where.
     pub sample: Sample<(RedisKey, RedisKey)>,
+    /// Entries too big for one piece, among sources and their targets; told by a finding.
+    #[serde(skip)]
+    pub huge: u64,
     /// Keys that no rule maps.
     pub unmigrated: Unmigrated,
     /// A run under way began over no target: what differs are its own stale copies, no conflicts.

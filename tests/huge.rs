@@ -1,0 +1,242 @@
+//! Huge hashes: copied, compared and removed in pieces; nothing half-made stays, nothing that changed is lost.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::keyspace::staging::{Over, Staged};
+use outpost_migrate_redis::migrations::KeyLayout;
+use outpost_migrate_redis::model::finding::{FindingCode, Severity};
+use outpost_migrate_redis::model::key::RedisKey;
+use redis::Value as Answer;
+use support::engine::{Bench, Expected, LOCKS, assert_no_lock, hset, run_on_owner};
+use support::redis_client::{Endpoint, connect};
+use support::redis_cluster::Cluster;
+use support::redis_server::{Options, Standalone};
+use support::value::{Bytes, Entry, Value};
+use support::wait::eventually;
+
+/// A summary of so many destinations.
+fn summary(tenant: &str, fields: u32) -> Vec<Entry> {
+    let lines = (0..fields).map(|number| (format!("des_{number}"), format!(r#"{{"id":"des_{number}"}}"#)));
+    let far = support::generator::now_ms() + 86_400_000;
+    vec![
+        Entry::new(format!("tenant:{tenant}"), Value::hash([("id", tenant), ("created_at", "2025-01-19T22:17:29Z")])),
+        Entry::new(format!("tenant:{tenant}:destinations"), Value::hash(lines)).expiring(far),
+    ]
+}
+
+/// From plan to cleanup; the targets are recounted by the harness.
+async fn walk(redis: &Endpoint, fields: u32) {
+    let bench = Bench::new(redis);
+    let expected = Expected::load_entries(redis, summary("huge", fields), KeyLayout::Outpost).await;
+    assert_eq!(expected.pairs.len(), 2);
+    let walk = bench.migrate(&Control::unattended()).await.expect("a mark");
+    let found = walk.plan.seen.findings.iter().find(|it| it.code == FindingCode::HugeEntries).expect("a finding");
+    assert_eq!((found.severity, walk.plan.seen.huge), (Severity::Note, 1));
+    assert_eq!((walk.apply.copied, walk.verify.equal), (2, 2));
+    expected.assert_migrated(&bench).await;
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+    assert_eq!((report.removed, report.kept()), (2, 0));
+    expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
+}
+
+#[tokio::test]
+async fn a_huge_hash_goes_all_the_way_on_one_server() {
+    let redis = Standalone::start(Options::default()).await;
+    walk(&redis.endpoint(), 200_000).await;
+}
+
+#[tokio::test]
+async fn a_huge_hash_goes_all_the_way_on_a_cluster() {
+    let cluster = Cluster::start(3, 1, Options::default()).await;
+    walk(&cluster.endpoint(), 200_000).await;
+}
+
+const SOURCE: &[u8] = b"tenant:huge:destinations";
+const TARGET: &[u8] = b"tenant:{huge}:destinations";
+
+/// A staging key and what is left of its life, once there is one: the copy is under way, for the target is missing.
+async fn staged(redis: &Endpoint) -> (Bytes, i64) {
+    let primaries = redis.primaries().await;
+    loop {
+        for primary in &primaries {
+            let mut connection = primary.connection.clone();
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(0).arg("MATCH").arg("outpost:migration:staging:*").arg("COUNT").arg(1000);
+            let (_, keys): (u64, Vec<Bytes>) = scan.query_async(&mut connection).await.expect("SCAN");
+            if let Some(key) = keys.into_iter().next() {
+                let life = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.expect("PTTL");
+                assert_eq!(ask(redis, "EXISTS", TARGET).await, Answer::Int(0), "the copy is under way");
+                return (key, life);
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn ask(redis: &Endpoint, name: &str, key: &[u8]) -> Answer {
+    run_on_owner(redis, key, redis::cmd(name).arg(key)).await
+}
+
+/// The task ends in the middle, and the next one finds what it left.
+async fn is_killed(redis: &Endpoint) {
+    let mut bench = Bench::new(redis);
+    bench.life = Duration::from_secs(2);
+    let expected = Expected::load_entries(redis, summary("huge", 100_000), KeyLayout::Outpost).await;
+    let control = Control::unattended();
+    let (staging, life) = tokio::select! {
+        ended = bench.migrate(&control) => panic!("it was not caught in the middle: {ended:?}"),
+        seen = staged(redis) => seen,
+    };
+    assert!(0 < life && life <= 60_000, "an orphan goes by itself, not in {life} ms");
+    bench.assert_no_mark().await;
+    for lock in LOCKS {
+        eventually(Duration::from_secs(20), "the dead holder's lock ends", async || {
+            (ask(redis, "EXISTS", lock.as_bytes()).await == Answer::Int(0)).then_some(())
+        })
+        .await;
+    }
+    let walk = bench.migrate(&Control::unattended()).await.expect("a mark");
+    assert_eq!(walk.verify.equal, 2);
+    let Answer::Int(life) = ask(redis, "PTTL", &staging).await else { panic!("PTTL answers a number") };
+    assert!(life != -1 && life <= 60_000, "nothing prolonged the orphan: {life} ms");
+    // What its expiry, which was just seen, would do.
+    ask(redis, "UNLINK", &staging).await;
+    expected.assert_migrated(&bench).await;
+}
+
+#[tokio::test]
+async fn a_killed_copy_leaves_only_what_expires_on_one_server() {
+    let redis = Standalone::start(Options::default()).await;
+    is_killed(&redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn a_killed_copy_leaves_only_what_expires_on_a_cluster() {
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    is_killed(&cluster.endpoint()).await;
+}
+
+/// What is written to the source behind the copy's back is in the target, or there is no mark.
+async fn source_changes(redis: &Endpoint) {
+    let bench = Bench::new(redis);
+    Expected::load_entries(redis, summary("huge", 100_000), KeyLayout::Outpost).await;
+    let control = Control::unattended();
+    let change = async {
+        staged(redis).await;
+        hset(redis, SOURCE, "des_0", "changed").await;
+        hset(redis, SOURCE, "des_added", "new").await;
+        run_on_owner(redis, SOURCE, redis::cmd("HDEL").arg(SOURCE).arg("des_1")).await;
+        assert_eq!(ask(redis, "EXISTS", TARGET).await, Answer::Int(0), "it changed during the copy");
+    };
+    let (ended, ()) = tokio::join!(bench.migrate(&control), change);
+    let (data, _) = bench.snapshot().await;
+    if ended.is_err() {
+        bench.assert_no_mark().await;
+        return;
+    }
+    assert_eq!(data[SOURCE].value.field("des_0"), Some(&b"changed"[..]));
+    assert!(data[SOURCE].value == data[TARGET].value, "a mark over a difference");
+    assert_eq!(data[SOURCE].expiry_ms, data[TARGET].expiry_ms);
+}
+
+#[tokio::test]
+async fn a_source_that_changes_meanwhile_is_copied_anew_on_one_server() {
+    let redis = Standalone::start(Options::default()).await;
+    source_changes(&redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn a_source_that_changes_meanwhile_is_copied_anew_on_a_cluster() {
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    source_changes(&cluster.endpoint()).await;
+}
+
+async fn target_appears(redis: &Endpoint) {
+    let bench = Bench::new(redis);
+    Expected::load_entries(redis, summary("huge", 100_000), KeyLayout::Outpost).await;
+    let held = bench.hold().await;
+    let (source, target) = (RedisKey::concat(&[SOURCE]), RedisKey::concat(&[TARGET]));
+    let appear = async {
+        staged(redis).await;
+        hset(redis, TARGET, "des_theirs", "theirs").await;
+    };
+    let copy = held.writer.copy_in_pieces(&source, &target, Over::Nothing, &|| true);
+    let (copied, ()) = tokio::join!(copy, appear);
+    assert_eq!(copied.expect("an answer"), Staged::TargetExists);
+    held.release().await;
+    let (data, state) = bench.snapshot().await;
+    assert!(data[TARGET].value == Value::hash([("des_theirs", "theirs")]), "somebody's entry was overwritten");
+    assert_no_lock(&state);
+}
+
+#[tokio::test]
+async fn a_target_that_appears_meanwhile_stays_on_one_server() {
+    let redis = Standalone::start(Options::default()).await;
+    target_appears(&redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn a_target_that_appears_meanwhile_stays_on_a_cluster() {
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    target_appears(&cluster.endpoint()).await;
+}
+
+/// A client that does nothing but `PING`, on a thread of its own so that the copying process does not slow it.
+struct Pinger {
+    is_over: Arc<AtomicBool>,
+    worst: thread::JoinHandle<Duration>,
+}
+
+impl Pinger {
+    fn start(redis: &Endpoint) -> Self {
+        let (redis, is_over) = (redis.clone(), Arc::new(AtomicBool::new(false)));
+        let over = Arc::clone(&is_over);
+        let worst = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut connection = connect(&redis.host, redis.port, &redis.access).await.expect("a connection");
+                let mut worst = Duration::ZERO;
+                while !over.load(Ordering::SeqCst) {
+                    let began = Instant::now();
+                    let _: String = redis::cmd("PING").query_async(&mut connection).await.expect("PONG");
+                    worst = worst.max(began.elapsed());
+                }
+                worst
+            })
+        });
+        Self { is_over, worst }
+    }
+
+    fn stop(self) -> Duration {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.worst.join().expect("a measurement")
+    }
+}
+
+#[tokio::test]
+async fn other_clients_wait_far_less_than_for_a_copy_in_one_piece() {
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let bench = Bench::new(&endpoint);
+    Expected::load_entries(&endpoint, summary("huge", 500_000), KeyLayout::Outpost).await;
+    let held = bench.hold().await;
+    let (source, target) = (RedisKey::concat(&[SOURCE]), RedisKey::concat(&[TARGET]));
+    let pinger = Pinger::start(&endpoint);
+    let copied = held.writer.copy_in_pieces(&source, &target, Over::Nothing, &|| true).await;
+    let in_pieces = pinger.stop();
+    assert_eq!(copied.expect("an answer"), Staged::Made);
+    held.release().await;
+    let began = Instant::now();
+    run_on_owner(&endpoint, SOURCE, redis::cmd("COPY").arg(SOURCE).arg("other")).await;
+    let in_one = began.elapsed();
+    println!("worst PING while copying in pieces: {in_pieces:?}; COPY takes {in_one:?}");
+    assert!(in_pieces * 3 < in_one, "{in_pieces:?} in pieces, {in_one:?} in one");
+}
