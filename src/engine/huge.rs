@@ -219,8 +219,7 @@ pub(super) async fn remove(
     let watched = writer.watch(source, target).await?;
     let may_go = match (compare_one(writer, assignment, source, target).await?, policy.diverged) {
         (Comparison::SourceGone, _) => return Ok(Removed::Gone),
-        (Comparison::Equal, _) => true,
-        (Comparison::Different { .. }, DivergedPolicy::Delete) => true,
+        (Comparison::Equal, _) | (Comparison::Different { .. }, DivergedPolicy::Delete) => true,
         (Comparison::TargetMissing, DivergedPolicy::Delete) => policy.was_copied,
         (Comparison::Different { .. } | Comparison::TargetMissing, DivergedPolicy::Keep) => false,
     };
