@@ -203,7 +203,7 @@ async fn copies_that_do_not_fit_are_found_before_and_wait_during() {
     let redis = start().await;
     let bench = Bench::new(&redis.endpoint());
     let expected = Expected::load(&bench.redis, 3000).await;
-    limit_memory(&redis, 1 << 20, "noeviction").await;
+    limit_memory(&redis, 2 << 20, "noeviction").await;
     let held = bench.hold().await;
     let control = Control::unattended();
     let (plan, run) = held.begin(&control).await.expect("a plan");

@@ -81,7 +81,7 @@ async fn a_process_ends_with_a_killed_test() {
 }
 
 #[test]
-#[should_panic(expected = "apt-get install redis-server")]
+#[should_panic(expected = "tests/install.sh redis")]
 fn a_missing_program_says_how_to_install_it() {
     support::process::require("/nowhere/redis-server");
 }

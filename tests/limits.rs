@@ -164,9 +164,12 @@ async fn a_replica_that_takes_nothing_pauses_the_run_before_it_is_dropped() {
         eventually_true(SOON, "it copies", async || size(&mut primary.clone()).await > first + 100).await;
         cluster.signal(replica, Signal::STOP);
         wait_held(&reins.progress, HeldBy::Replicas).await;
-        // Batches under way end.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let there = size(&mut primary).await;
+        // Batches under way end, at their pace.
+        let mut there = 0;
+        while there != size(&mut primary).await {
+            there = size(&mut primary).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         // A measured window: nothing is copied, and the replica stays attached.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(size(&mut primary).await, there);

@@ -121,6 +121,11 @@ pub(super) async fn copy_missing(writer: &Writer, control: &Control, (source, ta
     }
 }
 
+/// Says of a huge entry that it can't be copied. Its name is not for everybody who may see a finding.
+pub(super) fn refusal(reason: &str) -> String {
+    format!("an entry takes more than 1 MiB of memory and can't be copied: {reason}; `redis-cli --memkeys` finds it")
+}
+
 /// What is neither done nor to be tried again ends the step.
 async fn copy(
     writer: &Writer,
@@ -132,10 +137,9 @@ async fn copy(
     let go_on = || control.check().is_ok();
     match writer.copy_in_pieces(source, target, over, &go_on).await? {
         Staged::Interrupted => Err(Stop::Interrupted),
-        Staged::Impossible(reason) => Err(Stop::PreflightFailed(vec![Finding::error(
-            FindingCode::HugeEntries,
-            format!("{source} takes more than 512 KiB of memory and can't be copied: {reason}"),
-        )])),
+        Staged::Impossible(reason) => {
+            Err(Stop::PreflightFailed(vec![Finding::error(FindingCode::HugeEntries, refusal(reason))]))
+        }
         other => Ok(other),
     }
 }

@@ -46,7 +46,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     seen.mark_is_unproven = mark == Mark::Unstamped;
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
     seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
-    seen.findings.extend(findings_of(&seen, tally.obstacle.as_ref(), tally.scattered));
+    seen.findings.extend(findings_of(&seen, tally.obstacle, tally.scattered));
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
 }
@@ -56,8 +56,8 @@ struct PlanTally {
     seen: Seen,
     /// What the copies take, by the primary that they go to.
     needed: BTreeMap<NodeAddress, Estimate>,
-    /// A huge entry that can't be copied, and why.
-    obstacle: Option<(RedisKey, &'static str)>,
+    /// Why a huge entry can't be copied, if one can't.
+    obstacle: Option<&'static str>,
     scattered: u64,
     advance: Advance,
 }
@@ -167,8 +167,7 @@ async fn look_at_sources(
         let is_huge = bytes > HUGE_BYTES;
         tally.seen.huge += u64::from(is_huge || target_bytes > HUGE_BYTES);
         if is_huge && tally.obstacle.is_none() {
-            let obstacle = keyspace.obstacle_to_pieces(&source.key).await?;
-            tally.obstacle = obstacle.map(|reason| (source.key.clone(), reason));
+            tally.obstacle = keyspace.obstacle_to_pieces(&source.key).await?;
         }
         if target_bytes > 0 {
             existing.push(source.pair());
@@ -221,14 +220,14 @@ async fn compare_existing(
 }
 
 /// Findings that follow from what was seen.
-fn findings_of(seen: &Seen, obstacle: Option<&(RedisKey, &'static str)>, scattered: u64) -> Vec<Finding> {
+fn findings_of(seen: &Seen, obstacle: Option<&'static str>, scattered: u64) -> Vec<Finding> {
     let reason = |reason| seen.unmigrated.by_reason.get(&reason).copied().unwrap_or_default();
     let mut findings = Vec::new();
-    if let Some((key, reason)) = obstacle {
-        let message = format!("{key} takes more than 512 KiB of memory and can't be copied: {reason}");
+    if let Some(reason) = obstacle {
+        let message = huge::refusal(reason);
         findings.push(Finding::error(FindingCode::HugeEntries, message));
     } else if seen.huge > 0 {
-        let message = format!("{} entries take more than 512 KiB of memory; they are copied in pieces", seen.huge);
+        let message = format!("{} entries take more than 1 MiB of memory; they are copied in pieces", seen.huge);
         findings.push(Finding::note(FindingCode::HugeEntries, message));
     }
     if scattered > 0 {
