@@ -55,4 +55,7 @@ tests/chart/run.sh
 step 'end to end'
 tests/e2e/run.sh
 
+step 'speed'
+tests/bench/run.sh --check
+
 step 'done'
