@@ -64,6 +64,10 @@ const TARGET: &[u8] = b"tenant:{huge}:destinations";
 
 /// A staging key and what is left of its life, once there is one: the copy is under way, for the target is missing.
 async fn staged(redis: &Endpoint) -> (Bytes, i64) {
+    tokio::time::timeout(Duration::from_secs(60), look_for_staging(redis)).await.expect("a staging key")
+}
+
+async fn look_for_staging(redis: &Endpoint) -> (Bytes, i64) {
     let primaries = redis.primaries().await;
     loop {
         for primary in &primaries {
@@ -187,6 +191,39 @@ async fn a_target_that_appears_meanwhile_stays_on_one_server() {
 async fn a_target_that_appears_meanwhile_stays_on_a_cluster() {
     let cluster = Cluster::start(3, 0, Options::default()).await;
     target_appears(&cluster.endpoint()).await;
+}
+
+/// A diverged target keeps its original; a stale one is replaced, and then the original may go.
+async fn target_differs(redis: &Endpoint) {
+    let bench = Bench::new(redis);
+    let expected = Expected::load_entries(redis, summary("huge", 50_000), KeyLayout::Outpost).await;
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    hset(redis, TARGET, "des_7", "theirs").await;
+    assert_eq!(bench.compare().await.expect("a comparison").different, 1);
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+    assert_eq!((report.removed, report.kept_diverged), (1, 1));
+    assert_eq!(ask(redis, "EXISTS", SOURCE).await, Answer::Int(1), "an original that differs stays");
+
+    let held = bench.hold().await;
+    let (source, target) = (RedisKey::concat(&[SOURCE]), RedisKey::concat(&[TARGET]));
+    let copied = held.writer.copy_in_pieces(&source, &target, Over::Stale, &|| true).await;
+    assert_eq!(copied.expect("an answer"), Staged::Made);
+    held.release().await;
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+    assert_eq!((report.removed, report.kept()), (1, 0));
+    expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
+}
+
+#[tokio::test]
+async fn a_huge_target_that_differs_is_kept_or_replaced_on_one_server() {
+    let redis = Standalone::start(Options::default()).await;
+    target_differs(&redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn a_huge_target_that_differs_is_kept_or_replaced_on_a_cluster() {
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    target_differs(&cluster.endpoint()).await;
 }
 
 /// A client that does nothing but `PING`, on a thread of its own so that the copying process does not slow it.

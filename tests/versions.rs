@@ -268,3 +268,47 @@ async fn a_conditional_write_sees_that_a_field_ends(
     assert_eq!(unlinked, [Outcome::Done, Outcome::Done], "as read");
     held.release().await;
 }
+
+/// A hash of more than 512 KiB.
+async fn load_huge(redis: &Endpoint) -> Expected {
+    let lines = (0..20_000).map(|number| (format!("des_{number}"), format!(r#"{{"id":"des_{number}"}}"#)));
+    let tenant = Value::hash([("id", "huge"), ("created_at", "2025-01-19T22:17:29Z")]);
+    let entries = vec![Entry::new("tenant:huge", tenant), Entry::new("tenant:huge:destinations", Value::hash(lines))];
+    Expected::load_entries(redis, entries, KeyLayout::Outpost).await
+}
+
+async fn assert_refused(redis: &Endpoint) {
+    let plan = bench(redis).plan().await.expect("a plan");
+    assert!(plan.errors().any(|finding| finding.code == FindingCode::HugeEntries), "{:?}", plan.seen.findings);
+}
+
+#[rstest]
+#[case::alone(1)]
+#[case::cluster(3)]
+#[tokio::test]
+async fn a_huge_hash_is_refused_where_redis_can_not_tell_its_expiry(#[case] primaries: usize) {
+    let redis = Redis::start(OLD, primaries).await;
+    load_huge(&redis.endpoint()).await;
+    assert_refused(&redis.endpoint()).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_huge_hash_is_copied_in_pieces_unless_its_fields_expire(
+    #[values("redis-7.4.1", "valkey-9.1.2")] server: &'static str,
+    #[values(1, 3)] primaries: usize,
+) {
+    let (redis, key) = (Redis::start(server, primaries).await, b"tenant:huge:destinations");
+    let expected = load_huge(&redis.endpoint()).await;
+    let fields = |name: &str, arguments: &[&str]| {
+        redis::cmd(name).arg(key).arg(arguments).arg("FIELDS").arg(1).arg("des_12345").take()
+    };
+    run_on_owner(&redis.endpoint(), key, &fields("HPEXPIRE", &["86400000"])).await;
+    assert_refused(&redis.endpoint()).await;
+    run_on_owner(&redis.endpoint(), key, &fields("HPERSIST", &[])).await;
+    let bench = bench(&redis.endpoint());
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    expected.assert_migrated(&bench).await;
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+    assert_eq!((report.removed, report.kept()), (2, 0));
+}
