@@ -96,16 +96,26 @@ impl Control {
         if self.stop.is_cancelled() { Err(Stop::Interrupted) } else { Ok(()) }
     }
 
-    /// Waits until `keys` more keys may be worked on.
+    /// Waits until `keys` more keys may be worked on: in their turn, and while nothing holds the work back, since
+    /// what waited for its turn would else add to the harm.
     pub(super) async fn pace(&self, keys: usize) -> Result<(), Stop> {
         let mut limits = self.limits.clone();
         let place = self.pacer(&mut limits).line_up(self.began.elapsed(), keys as u64);
+        self.take_turn(&mut limits, place).await?;
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Stop::Interrupted),
+            () = self.throttle.opened() => Ok(()),
+        }
+    }
+
+    async fn take_turn(&self, limits: &mut watch::Receiver<Limits>, place: u64) -> Result<(), Stop> {
         loop {
-            let moment = self.pacer(&mut limits).moment(place);
+            let moment = self.pacer(limits).moment(place);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Stop::Interrupted),
-                () = changed(&mut limits) => {}
+                () = changed(limits) => {}
                 () = sleep_until(self.began + moment) => return Ok(()),
             }
         }

@@ -72,6 +72,14 @@ impl Throttle {
         }
     }
 
+    /// Waits while something holds the work back.
+    pub(super) async fn opened(&self) {
+        let mut admission = self.admission.subscribe();
+        while matches!(*admission.borrow_and_update(), Admission::Hold(_)) {
+            changed(&mut admission).await;
+        }
+    }
+
     /// What the work waits for.
     fn held(&self) -> Option<Held> {
         match &*self.admission.borrow() {

@@ -1,7 +1,7 @@
 //! Compares sources with their targets by value.
 //!
-//! Owns the two steps of a comparison: equal payloads are a shortcut to yes; whatever differs is read
-//! again and compared canonically.
+//! Owns the two steps of a comparison: what one server can tell of both, or equal payloads, are a shortcut to yes;
+//! whatever differs is read again and compared canonically.
 
 use redis::Value;
 

@@ -163,8 +163,14 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn entries(&self, keys: &[RedisKey]) -> Result<Vec<Option<Entry>>, Fault> {
-        let commands = keys.iter().map(|key| Command::script(&script::READ_ENTRY, &[key])).collect();
-        self.run(commands).await.into_iter().map(|answer| value::entry(answer?)).collect()
+        let asked: Vec<&RedisKey> = keys.iter().collect();
+        let mut answers = self.in_bulk(&Bulk::of(&script::READ_ENTRIES), &asked).await;
+        let open: Vec<usize> = (0..keys.len()).filter(|&index| answers[index].is_none()).collect();
+        let alone = open.iter().map(|&index| Command::script(&script::READ_ENTRY, &[&keys[index]])).collect();
+        for (index, answer) in open.into_iter().zip(self.run(alone).await) {
+            answers[index] = Some(answer?);
+        }
+        answers.into_iter().map(|answer| value::entry(answer.ok_or(value::unexpected())?)).collect()
     }
 
     /// All fields of each hash; empty for one that does not exist.

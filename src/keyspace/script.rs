@@ -130,24 +130,43 @@ pub(super) static MEMORY_USAGES: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// How two keys of one server compare by payload and expiry: 1 equal, 0 unsure, -1 no first, -2 no second.
-const COMPARE_BY_PAYLOAD: &str = "
+/// How two keys of one server compare: 1 equal, 0 unsure, -1 no first, -2 no second. A hash that is stored as a table
+/// is compared by its fields at once: payloads of equal ones differ by the order in which fields lie.
+const COMPARE: &str = "
     local bytes = 0
+    local function compare_fields(source, target)
+      local ours, theirs = redis.call('HGETALL', source), redis.call('HGETALL', target)
+      if #theirs ~= #ours then return 0 end
+      local held = {}
+      for at = 1, #theirs, 2 do held[theirs[at]] = theirs[at + 1] end
+      for at = 1, #ours, 2 do
+        bytes = bytes + 2 * (#ours[at] + #ours[at + 1])
+        if held[ours[at]] ~= ours[at + 1] then return 0 end
+      end
+      if #field_ends(source, ours, 1) > 0 or #field_ends(target, theirs, 1) > 0 then return 0 end
+      return 1
+    end
     local function compare(source, target)
-      local payload = redis.call('DUMP', source)
+      -- Who may not ask for the encoding goes by payload, and then by a second read.
+      local encoding = redis.pcall('OBJECT', 'ENCODING', source)
+      if not encoding then return -1 end
+      if redis.call('EXISTS', target) == 0 then return -2 end
+      if expiry(source) ~= expiry(target) then return 0 end
+      if encoding == 'hashtable' then
+        if redis.call('TYPE', source).ok ~= 'hash' or redis.call('TYPE', target).ok ~= 'hash' then return 0 end
+        return compare_fields(source, target)
+      end
+      local payload, other = redis.call('DUMP', source), redis.call('DUMP', target)
       if not payload then return -1 end
-      local other = redis.call('DUMP', target)
-      if not other then return -2 end
       bytes = bytes + #payload + #other
       if payload ~= other then return 0 end
-      if expiry(source) ~= expiry(target) then return 0 end
       return 1
     end";
 
 /// `ARGV` source, target, and so on, all of one server → how each pair compares.
 pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{EXPIRY}{COMPARE_BY_PAYLOAD}
+        "{EXPIRY}{FIELD_ENDS}{COMPARE}
          local answers = {{}}
          for at = 1, #ARGV, 2 do
            answers[(at + 1) / 2] = compare(ARGV[at], ARGV[at + 1])
@@ -161,7 +180,7 @@ pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
 /// is unlinked in the same step.
 pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{EXPIRY}{COMPARE_BY_PAYLOAD}
+        "{EXPIRY}{FIELD_ENDS}{COMPARE}
          local answers = {{}}
          for at = 1, #ARGV, 2 do
            local answer = compare(ARGV[at], ARGV[at + 1])
@@ -173,26 +192,46 @@ pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-/// `KEYS` key → type, absolute expiry, value and when fields of a hash end (empty: never), or false.
-pub(super) static READ_ENTRY: LazyLock<Script> = LazyLock::new(|| {
+/// `read(key)` → type, absolute expiry, value and when fields of a hash end (empty: never), or false.
+const READ: &str = "
+    local function read(key)
+      local ends = {}
+      local kind = redis.call('TYPE', key).ok
+      if kind == 'none' then return false end
+      local value
+      if kind == 'hash' then
+        value = redis.call('HGETALL', key)
+        ends = field_ends(key, value, 1)
+      elseif kind == 'string' then value = redis.call('GET', key)
+      elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
+      elseif kind == 'set' then value = redis.call('SMEMBERS', key)
+      elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+      elseif kind == 'stream' then
+        value = {redis.call('XRANGE', key, '-', '+'), redis.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0)}
+      else value = redis.call('DUMP', key) end
+      return {kind, expiry(key), value, ends}
+    end";
+
+/// `KEYS` key → the entry, or false.
+pub(super) static READ_ENTRY: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&format!("{EXPIRY}{FIELD_ENDS}{READ} return read(KEYS[1])")));
+
+/// `ARGV` keys → the entry of each, or false.
+pub(super) static READ_ENTRIES: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{EXPIRY}{FIELD_ENDS}
-         local key = KEYS[1]
-         local ends = {{}}
-         local kind = redis.call('TYPE', key).ok
-         if kind == 'none' then return false end
-         local value
-         if kind == 'hash' then
-           value = redis.call('HGETALL', key)
-           ends = field_ends(key, value, 1)
-         elseif kind == 'string' then value = redis.call('GET', key)
-         elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
-         elseif kind == 'set' then value = redis.call('SMEMBERS', key)
-         elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
-         elseif kind == 'stream' then
-           value = {{redis.call('XRANGE', key, '-', '+'), redis.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0)}}
-         else value = redis.call('DUMP', key) end
-         return {{kind, expiry(key), value, ends}}"
+        "{EXPIRY}{FIELD_ENDS}{READ}
+         local answers, bytes = {{}}, 0
+         for at = 1, #ARGV do
+           local entry = read(ARGV[at])
+           answers[at] = entry
+           if entry then
+             local value = entry[3]
+             if type(value) == 'string' then bytes = bytes + #value
+             else for _, member in ipairs(value) do bytes = bytes + #member end end
+           end
+           if bytes > {ENOUGH_BYTES} then break end
+         end
+         return answers"
     ))
 });
 
@@ -383,7 +422,7 @@ pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 23] {
+pub(super) fn all() -> [&'static Script; 24] {
     [
         &READ_PAYLOADS,
         &READ_FIELDS,
@@ -393,6 +432,7 @@ pub(super) fn all() -> [&'static Script; 23] {
         &UNLINK_EQUAL,
         &READ_PAYLOAD,
         &READ_ENTRY,
+        &READ_ENTRIES,
         &UNLINK_IF_HASH_IS,
         &REPLACE_IF_HASH_IS,
         &SET_FIELDS_IF_UNCHANGED,

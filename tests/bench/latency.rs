@@ -4,6 +4,7 @@
 //! due, so that a pause is felt by every request that fell into it.
 
 use std::ops::Range;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,22 +93,24 @@ fn tell(report: &mut Report, when: &str, waits: Vec<Wait>, due: Range<f64>) {
 
 /// How long the other client waits for each answer, in milliseconds, while something else is done.
 fn felt(port: u16, meanwhile: impl FnOnce()) -> Vec<Wait> {
-    let over = AtomicBool::new(false);
+    let (ready, over) = (Barrier::new(2), AtomicBool::new(false));
     thread::scope(|scope| {
-        let client = scope.spawn(|| ask_until(port, &over));
+        let client = scope.spawn(|| ask_until(port, &ready, &over));
+        ready.wait();
         meanwhile();
         over.store(true, Ordering::Relaxed);
         client.join().expect("the other client")
     })
 }
 
-fn ask_until(port: u16, over: &AtomicBool) -> Vec<Wait> {
+fn ask_until(port: u16, ready: &Barrier, over: &AtomicBool) -> Vec<Wait> {
     let mut lane = Lane::open(port);
     let mut waits = Vec::new();
     let key = |number: usize| format!("other:{}", number % KEYS);
     (0..KEYS).for_each(|number| {
         lane.ask(&[b"HSET", key(number).as_bytes(), b"field", b"value"]);
     });
+    ready.wait();
     let began = Instant::now();
     for number in 0_u32.. {
         if over.load(Ordering::Relaxed) {
