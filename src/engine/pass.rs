@@ -149,7 +149,7 @@ where
             // No new batch is begun, and those under way are finished.
             Err(stop) => {
                 cease.cancel();
-                let passes = is_passing(&stop) || waits_for_memory(control, &stop);
+                let passes = is_passing(&stop) || waits_for_memory(control, &stop).await;
                 if !passes {
                     all.cancel();
                 }
@@ -162,13 +162,15 @@ where
         Err(stop) => Err(stop),
     };
     let faulted = ended.is_err();
+    if let Err(stop) = &ended
+        && waits_for_memory(control, stop).await
+    {
+        // The next observation waits until there is room.
+        meter.retract(counted);
+        return Ok(Looked::Moved);
+    }
     match ended {
         Ok(true) if !all.is_cancelled() => return Ok(Looked::Counts(found)),
-        // The next observation waits until there is room.
-        Err(stop) if waits_for_memory(control, &stop) => {
-            meter.retract(counted);
-            return Ok(Looked::Moved);
-        }
         Err(stop) if !is_passing(&stop) => return Err(stop),
         Ok(_) | Err(_) => meter.retract(counted),
     }
@@ -179,8 +181,8 @@ fn is_passing(stop: &Stop) -> bool {
     matches!(stop, Stop::Fault(fault) if fault.class.is_passing())
 }
 
-fn waits_for_memory(control: &Control, stop: &Stop) -> bool {
-    matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory) && control.throttle().refused()
+async fn waits_for_memory(control: &Control, stop: &Stop) -> bool {
+    matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory) && control.throttle().refused().await
 }
 
 fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {

@@ -30,7 +30,9 @@ pub async fn compare_some(
     let mut report = VerifyReport::default();
     for (index, look) in looks.iter().enumerate() {
         let primaries_left = (looks.len() - index) as u64;
-        let wanted = report.processed() + count.saturating_sub(report.processed()).div_ceil(primaries_left);
+        // What others gave too many of is no reason to leave a primary out.
+        let share = count.saturating_sub(report.processed()).div_ceil(primaries_left).max(1);
+        let wanted = report.processed() + share;
         let mut pages = pin!(keyspace.scan(look, &prefixes));
         while report.processed() < wanted {
             control.check()?;

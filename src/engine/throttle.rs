@@ -89,8 +89,18 @@ impl Throttle {
     }
 
     /// A primary refused a copy for want of memory. Gives whether its memory is seen, so that waiting for it can
-    /// end; if so, the next observation begins with waiting.
-    pub(super) fn refused(&self) -> bool {
+    /// end; if so, the next observation begins with waiting. A limit may be younger than the last look.
+    pub(super) async fn refused(&self) -> bool {
+        for _ in 0..FAULTS {
+            if self.is_short_of_memory() {
+                return true;
+            }
+            sleep(LOOK).await;
+        }
+        self.is_short_of_memory()
+    }
+
+    fn is_short_of_memory(&self) -> bool {
         let mut board = self.board();
         let is_seen = board.readings.values().any(|reading| reading.vitals.is_some_and(|vitals| vitals.max_memory > 0));
         board.refused |= is_seen;
