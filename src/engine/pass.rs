@@ -140,6 +140,7 @@ where
     let mut found = T::default();
     let mut counted = Advance::default();
     let mut ended = Ok(());
+    let mut waits = false;
     while let Some(result) = results.next().await {
         match result {
             Ok(tally) => {
@@ -149,8 +150,10 @@ where
             // No new batch is begun, and those under way are finished.
             Err(stop) => {
                 cease.cancel();
-                let passes = is_passing(&stop) || waits_for_memory(control, &stop).await;
-                if !passes {
+                // Asked once: what is under way may end after there is room again.
+                let is_short = waits_for_memory(control, &stop).await;
+                waits |= is_short;
+                if !is_short && !is_passing(&stop) {
                     all.cancel();
                 }
                 ended = ended.and(Err(stop));
@@ -162,9 +165,7 @@ where
         Err(stop) => Err(stop),
     };
     let faulted = ended.is_err();
-    if let Err(stop) = &ended
-        && waits_for_memory(control, stop).await
-    {
+    if faulted && waits {
         // The next observation waits until there is room.
         meter.retract(counted);
         return Ok(Looked::Moved);
