@@ -34,7 +34,7 @@ expect("empty conditions", { metadata = { generation = 1 }, status = { condition
 -- Every reason of the operator, by what it means: run.sh checks that none is missing.
 local reasons = {
   Progressing = { "Progressing", LockHeld = 1, SecretMissing = 1, RedisUnavailable = 1, PredecessorPending = 1,
-    SourceChanging = 1, Soaking = 1, OutOfMemory = 1, ReplicasMissing = 1, MarkMissing = 1, Progressing = 1 },
+    SourceChanging = 1, Soaking = 1, OutOfMemory = 1, ReplicasMissing = 1, ReplicasBehind = 1, MarkMissing = 1, Progressing = 1 },
   Degraded = { "Degraded", InvalidSpec = 1, Duplicate = 1, Conflicts = 1, PreflightFailed = 1, UnknownMigration = 1,
     AuthenticationFailed = 1, PlanVersionUnknown = 1 },
   Suspended = { "Suspended", AwaitingApproval = 1, MarkUnproven = 1, Suspended = 1 },
