@@ -298,17 +298,26 @@ async fn a_huge_hash_is_copied_in_pieces_unless_its_fields_expire(
     #[values("redis-7.4.1", "valkey-9.1.2")] server: &'static str,
     #[values(1, 3)] primaries: usize,
 ) {
-    let (redis, key) = (Redis::start(server, primaries).await, b"tenant:huge:destinations");
+    let (redis, source, target) =
+        (Redis::start(server, primaries).await, "tenant:huge:destinations", "tenant:{huge}:destinations");
     let expected = load_huge(&redis.endpoint()).await;
-    let fields = |name: &str, arguments: &[&str]| {
-        redis::cmd(name).arg(key).arg(arguments).arg("FIELDS").arg(1).arg("des_12345").take()
+    let endpoint = redis.endpoint();
+    let field = async |name: &str, key: &str, arguments: &[&str]| {
+        let command = redis::cmd(name).arg(key).arg(arguments).arg("FIELDS").arg(1).arg("des_12345").take();
+        run_on_owner(&endpoint, key.as_bytes(), &command).await;
     };
-    run_on_owner(&redis.endpoint(), key, &fields("HPEXPIRE", &["86400000"])).await;
-    assert_refused(&redis.endpoint()).await;
-    run_on_owner(&redis.endpoint(), key, &fields("HPERSIST", &[])).await;
-    let bench = bench(&redis.endpoint());
+    field("HPEXPIRE", source, &["86400000"]).await;
+    assert_refused(&endpoint).await;
+    field("HPERSIST", source, &[]).await;
+    let bench = bench(&endpoint);
     bench.migrate(&Control::unattended()).await.expect("a mark");
     expected.assert_migrated(&bench).await;
+
+    // A field of the target alone that is going to end is a difference.
+    field("HPEXPIRE", target, &["86400000"]).await;
+    assert_eq!(bench.compare().await.expect("a comparison").different, 1);
+    field("HPERSIST", target, &[]).await;
+    assert_eq!(bench.compare().await.expect("a comparison").different, 0);
     let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
     assert_eq!((report.removed, report.kept()), (2, 0));
 }

@@ -162,7 +162,8 @@ impl Keyspace {
         Ok(self.contrast((source, &ours), (staging, &theirs), Some(refresh)).await?.is_empty())
     }
 
-    /// Both sides are looked through unless the first look finds everything and the numbers agree.
+    /// Both sides are looked through unless the first look finds everything, the numbers agree, and no field of the
+    /// other side can end by itself: looking a field up does not tell.
     async fn contrast(
         &self,
         (source, ours): (&RedisKey, &Shape),
@@ -172,7 +173,8 @@ impl Keyspace {
         // A cursor belongs to one run of one server: carried to another it would miss fields.
         let undisturbed = self.disturbances();
         let mut contrast = self.contrast_one_way((source, ours), target, refresh).await?;
-        if (!contrast.is_empty() || ours.fields != theirs.fields) && !contrast.is_full() {
+        let may_differ = !contrast.is_empty() || ours.fields != theirs.fields || theirs.fields_may_expire;
+        if may_differ && !contrast.is_full() {
             contrast.add(self.contrast_one_way((target, theirs), source, refresh).await?.flipped());
         }
         if contrast.is_empty() && ours.fields != theirs.fields {
