@@ -12,6 +12,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+built=${CARGO_TARGET_DIR:-$root/target}/debug
 namespace=outpost
 tenants=5000
 keep=no
@@ -75,7 +76,7 @@ build() {
   fi
 }
 
-lab() { "$root/target/debug/examples/lab" "$@"; }
+lab() { "$built/examples/lab" "$@"; }
 
 start_servers() {
   say 'Starting a Redis Cluster (3 primaries, 3 replicas) and a control plane'
@@ -83,7 +84,7 @@ start_servers() {
   local load=(--tenants "$tenants" --seed 1)
   if [ -n "$kubeconfig" ]; then what=redis-cluster load=(); fi
   # The program itself, not the function: the signal at the end must reach it.
-  "$root/target/debug/examples/lab" "$what" --dir "$dir" "${load[@]}" </dev/null &
+  "$built/examples/lab" "$what" --dir "$dir" "${load[@]}" </dev/null &
   pids+=($!)
   until [ -f "$dir/env" ]; do
     kill -0 "${pids[-1]}" 2>/dev/null || die 'the servers did not start'
@@ -125,7 +126,7 @@ start_operators() {
   local config replica
   config=$(operator_kubeconfig)
   for replica in 1 2; do
-    KUBECONFIG=$config "$root/target/debug/outpost-migrate-redis" operator --namespace "$namespace" \
+    KUBECONFIG=$config "$built/outpost-migrate-redis" operator --namespace "$namespace" \
       --holder "replica-$replica" --address "127.0.0.1:$(free_port)" >"$dir/replica-$replica.log" 2>&1 &
     pids+=($!)
   done
