@@ -134,15 +134,18 @@ impl Remover<'_> {
                 }
             }
         }
-        for (source, target) in huge {
+        self.remove_huge(huge, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Removes huge originals, one after another.
+    async fn remove_huge(&self, pairs: Vec<(RedisKey, RedisKey)>, report: &mut CleanupReport) -> Result<(), Stop> {
+        for (source, target) in pairs {
             self.control.check()?;
             let undisturbed = self.acknowledge().await?;
             let policy = Policy { diverged: self.assignment.diverged_policy, was_copied: self.was_copied };
             match huge::remove(self.writer, self.assignment, policy, (&source, &target), undisturbed).await? {
-                Removed::Done => {
-                    report.removed += 1;
-                    self.removed.fetch_add(1, Ordering::Relaxed);
-                }
+                Removed::Done => self.count_removed(report),
                 Removed::Gone => report.gone += 1,
                 Removed::Changed => {
                     report.kept_changed += 1;
@@ -154,7 +157,7 @@ impl Remover<'_> {
                 }
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     fn count_removed(&self, report: &mut CleanupReport) {

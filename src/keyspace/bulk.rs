@@ -22,22 +22,21 @@ const CHUNK: usize = 50;
 
 /// What is asked of each item.
 pub(super) struct Bulk<'a> {
-    /// Takes the leading arguments, then the keys of all items; answers for the first so many items as it pleases.
+    /// Takes the leading arguments, then the keys of all items; gives one answer for each of as many items, from the
+    /// first on, as it pleases.
     pub(super) script: &'a Script,
     /// Arguments before the keys.
     pub(super) leading: Vec<Vec<u8>>,
     /// Keys of one item, all of one primary.
     pub(super) keys_each: usize,
-    /// Values that answer for one item.
-    pub(super) answers_each: usize,
     /// The count of disturbances after which nothing may be sent.
     pub(super) undisturbed: Option<u64>,
 }
 
 impl<'a> Bulk<'a> {
-    /// One value for each key.
+    /// One answer for each key.
     pub(super) fn of(script: &'a Script) -> Self {
-        Self { script, leading: Vec::new(), keys_each: 1, answers_each: 1, undisturbed: None }
+        Self { script, leading: Vec::new(), keys_each: 1, undisturbed: None }
     }
 
     fn command(&self, keys: &[&RedisKey], items: &[usize]) -> Cmd {
@@ -57,10 +56,10 @@ impl<'a> Bulk<'a> {
 }
 
 impl Keyspace {
-    /// The answers for each item, in order; `None` where the item has to be asked alone.
+    /// The answer for each item, in order; `None` where the item has to be asked alone.
     pub(super) async fn in_bulk(&self, bulk: &Bulk<'_>, keys: &[&RedisKey]) -> Vec<Option<Value>> {
         let items = keys.len() / bulk.keys_each;
-        let mut answers = vec![None; items * bulk.answers_each];
+        let mut answers = vec![None; items];
         let topology = self.topology().await;
         let mut shares: Vec<(&NodeAddress, Vec<usize>)> =
             topology.primaries.iter().map(|primary| (&primary.address, Vec::new())).collect();
@@ -70,10 +69,8 @@ impl Keyspace {
             }
         }
         let answered = shares.into_iter().map(|(node, items)| self.answer_share(bulk, keys, node, items));
-        for (item, values) in join_all(answered).await.into_iter().flatten() {
-            for (place, value) in answers[item * bulk.answers_each..].iter_mut().zip(values) {
-                *place = Some(value);
-            }
+        for (item, answer) in join_all(answered).await.into_iter().flatten() {
+            answers[item] = Some(answer);
         }
         answers
     }
@@ -85,21 +82,18 @@ impl Keyspace {
         keys: &[&RedisKey],
         node: &NodeAddress,
         mut open: Vec<usize>,
-    ) -> Vec<(usize, Vec<Value>)> {
+    ) -> Vec<(usize, Value)> {
         let mut answered = Vec::with_capacity(open.len());
         while !open.is_empty() {
             let chunks: Vec<&[usize]> = open.chunks(CHUNK).collect();
             let commands = chunks.iter().map(|items| bulk.command(keys, items)).collect();
             let mut rest = Vec::new();
             for (items, answer) in chunks.iter().zip(self.ask_node_all(node, commands, bulk.undisturbed).await) {
-                let Ok(mut values) = answer.and_then(value::list) else { continue };
-                let done = values.len() / bulk.answers_each;
-                if done > 0 {
-                    rest.extend(items.iter().skip(done));
+                let Ok(values) = answer.and_then(value::list) else { continue };
+                if !values.is_empty() {
+                    rest.extend(items.iter().skip(values.len()));
                 }
-                let mut values = values.drain(..);
-                let each = || values.by_ref().take(bulk.answers_each).collect();
-                answered.extend(items.iter().take(done).copied().zip(std::iter::repeat_with(each)));
+                answered.extend(items.iter().copied().zip(values));
             }
             open = rest;
         }

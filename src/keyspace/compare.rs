@@ -70,7 +70,7 @@ impl Keyspace {
         Ok(self.payloads(&keys).await?.chunks(2).map(by_payload).collect())
     }
 
-    /// Payloads of one server are compared there.
+    /// Entries of one server are compared there.
     async fn compare_within(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Option<Comparison>>, Fault> {
         let keys: Vec<&RedisKey> = pairs.iter().flat_map(|(source, target)| [source, target]).collect();
         let bulk = Bulk { keys_each: 2, ..Bulk::of(&script::COMPARE_PAIRS) };
@@ -92,11 +92,11 @@ impl Keyspace {
     }
 }
 
-/// How the script that compares payloads found a pair.
+/// How a script found a pair that lies on its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByScript {
     Equal,
-    /// The payloads differ, which proves nothing, or nobody could tell.
+    /// They differ, as far as it looked, which proves nothing; or nobody could tell.
     Unsure,
     SourceGone,
     TargetMissing,

@@ -73,7 +73,7 @@ impl Writer {
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Changed)).collect())
     }
 
-    /// Unlinks each source that equals its target by payload and expiry, compared and unlinked in one step; gives
+    /// Unlinks each source that equals its target, compared and unlinked in one step; gives
     /// `None` for each pair that is still to be decided. On a cluster nothing can be done in one step: all are.
     ///
     /// # Errors

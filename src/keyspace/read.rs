@@ -88,13 +88,13 @@ impl Keyspace {
         Ok(results)
     }
 
-    /// One number for each key: by a script for many keys, and by a command for those that it left out.
-    async fn numbers(
+    /// One answer for each key: by a script for many keys, and by a command for those that it left out.
+    async fn answers(
         &self,
         script: &script::Script,
         keys: &[RedisKey],
         alone: impl Fn(&RedisKey) -> Command,
-    ) -> Result<Vec<u64>, Fault> {
+    ) -> Result<Vec<Value>, Fault> {
         let asked: Vec<&RedisKey> = keys.iter().collect();
         let mut answers = self.in_bulk(&Bulk::of(script), &asked).await;
         let open: Vec<usize> = (0..keys.len()).filter(|&index| answers[index].is_none()).collect();
@@ -102,11 +102,20 @@ impl Keyspace {
         for (index, answer) in open.into_iter().zip(self.run(commands).await) {
             answers[index] = Some(answer?);
         }
+        answers.into_iter().map(|answer| answer.ok_or(value::unexpected())).collect()
+    }
+
+    async fn numbers(
+        &self,
+        script: &script::Script,
+        keys: &[RedisKey],
+        alone: impl Fn(&RedisKey) -> Command,
+    ) -> Result<Vec<u64>, Fault> {
         let number = |answer| match answer {
-            None | Some(Value::Nil) => Ok(0),
-            Some(number) => Ok(u64::try_from(value::int(number)?).unwrap_or(0)),
+            Value::Nil => Ok(0),
+            number => Ok(u64::try_from(value::int(number)?).unwrap_or(0)),
         };
-        answers.into_iter().map(number).collect()
+        self.answers(script, keys, alone).await?.into_iter().map(number).collect()
     }
 
     /// Which keys exist.
@@ -131,31 +140,8 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn payloads(&self, keys: &[RedisKey]) -> Result<Vec<Option<Payload>>, Fault> {
-        let asked: Vec<&RedisKey> = keys.iter().collect();
-        let bulk = Bulk { answers_each: 2, ..Bulk::of(&script::READ_PAYLOADS) };
-        let mut answers = self.in_bulk(&bulk, &asked).await.into_iter();
-        let mut payloads = Vec::with_capacity(keys.len());
-        let mut open = Vec::new();
-        while let (Some(bytes), Some(expiry)) = (answers.next(), answers.next()) {
-            let (Some(bytes), Some(expiry)) = (bytes, expiry) else {
-                open.push(payloads.len());
-                payloads.push(None);
-                continue;
-            };
-            payloads.push(payload(bytes, expiry)?);
-        }
-        let alone = open.iter().map(|&index| Command::script(&script::READ_PAYLOAD, &[&keys[index]])).collect();
-        for (index, answer) in open.into_iter().zip(self.run(alone).await) {
-            payloads[index] = match answer? {
-                Value::Nil => None,
-                answer => {
-                    let [bytes, expiry] =
-                        <[Value; 2]>::try_from(value::list(answer)?).map_err(|_| value::unexpected())?;
-                    payload(bytes, expiry)?
-                }
-            };
-        }
-        Ok(payloads)
+        let alone = |key: &RedisKey| Command::script(&script::READ_PAYLOAD, &[key]);
+        self.answers(&script::READ_PAYLOADS, keys, alone).await?.into_iter().map(payload).collect()
     }
 
     /// Type, value and expiry of each key, each read in one atomic step.
@@ -163,14 +149,8 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn entries(&self, keys: &[RedisKey]) -> Result<Vec<Option<Entry>>, Fault> {
-        let asked: Vec<&RedisKey> = keys.iter().collect();
-        let mut answers = self.in_bulk(&Bulk::of(&script::READ_ENTRIES), &asked).await;
-        let open: Vec<usize> = (0..keys.len()).filter(|&index| answers[index].is_none()).collect();
-        let alone = open.iter().map(|&index| Command::script(&script::READ_ENTRY, &[&keys[index]])).collect();
-        for (index, answer) in open.into_iter().zip(self.run(alone).await) {
-            answers[index] = Some(answer?);
-        }
-        answers.into_iter().map(|answer| value::entry(answer.ok_or(value::unexpected())?)).collect()
+        let alone = |key: &RedisKey| Command::script(&script::READ_ENTRY, &[key]);
+        self.answers(&script::READ_ENTRIES, keys, alone).await?.into_iter().map(value::entry).collect()
     }
 
     /// All fields of each hash; empty for one that does not exist.
@@ -222,9 +202,10 @@ fn shape(length: Result<Value, Fault>, life: Result<Value, Fault>) -> Result<Ans
     Ok(Answer::Shape { fields, expires: value::int(life?)? >= 0 })
 }
 
-fn payload(bytes: Value, expiry: Value) -> Result<Option<Payload>, Fault> {
-    if bytes == Value::Nil {
+fn payload(answer: Value) -> Result<Option<Payload>, Fault> {
+    if answer == Value::Nil {
         return Ok(None);
     }
+    let [bytes, expiry] = <[Value; 2]>::try_from(value::list(answer)?).map_err(|_| value::unexpected())?;
     Ok(Some(Payload { bytes: value::bytes(bytes)?, expiry: Expiry::from_pexpiretime(value::int(expiry)?) }))
 }

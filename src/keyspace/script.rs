@@ -80,15 +80,14 @@ pub(super) static READ_PAYLOAD: LazyLock<Script> = LazyLock::new(|| {
 /// Answers of the scripts below end with the key at which they hold this many bytes: the rest is asked for again.
 const ENOUGH_BYTES: usize = 256 * 1024;
 
-/// `ARGV` keys → payload (or false) and absolute expiry of each.
+/// `ARGV` keys → payload and absolute expiry of each, or false.
 pub(super) static READ_PAYLOADS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         "{EXPIRY}
          local answers, bytes = {{}}, 0
          for at = 1, #ARGV do
            local payload = redis.call('DUMP', ARGV[at])
-           answers[2 * at - 1] = payload
-           answers[2 * at] = expiry(ARGV[at])
+           answers[at] = payload and {{payload, expiry(ARGV[at])}}
            if payload then bytes = bytes + #payload end
            if bytes > {ENOUGH_BYTES} then break end
          end
