@@ -160,6 +160,41 @@ async fn a_source_that_changes_meanwhile_is_copied_anew_on_a_cluster() {
     source_changes(&cluster.endpoint()).await;
 }
 
+/// A field that was copied already changes at the source: the copy itself notices, before any proof.
+async fn source_changes_behind_the_copy(redis: &Endpoint) {
+    let bench = Bench::new(redis);
+    Expected::load_entries(redis, summary("huge", 100_000), KeyLayout::Outpost).await;
+    let held = bench.hold().await;
+    let (source, target) = (RedisKey::concat(&[SOURCE]), RedisKey::concat(&[TARGET]));
+    let change = async {
+        let (staging, _) = staged(redis).await;
+        let Answer::BulkString(field) = ask(redis, "HRANDFIELD", &staging).await else { panic!("a field") };
+        let field = String::from_utf8(field).expect("a field of ours");
+        hset(redis, SOURCE, &field, "changed").await;
+        assert_eq!(ask(redis, "EXISTS", TARGET).await, Answer::Int(0), "it changed during the copy");
+        field
+    };
+    let copy = held.writer.copy_in_pieces(&source, &target, Over::Nothing, &|| true);
+    let (copied, field) = tokio::join!(copy, change);
+    assert_eq!(copied.expect("an answer"), Staged::Made);
+    held.release().await;
+    let (data, _) = bench.snapshot().await;
+    assert_eq!(data[SOURCE].value.field(&field), Some(&b"changed"[..]));
+    assert!(data[SOURCE].value == data[TARGET].value, "the copy is of what was before");
+}
+
+#[tokio::test]
+async fn a_change_behind_the_copy_is_noticed_by_the_copy_on_one_server() {
+    let redis = Standalone::start(Options::default()).await;
+    source_changes_behind_the_copy(&redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn a_change_behind_the_copy_is_noticed_by_the_copy_on_a_cluster() {
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    source_changes_behind_the_copy(&cluster.endpoint()).await;
+}
+
 async fn target_appears(redis: &Endpoint) {
     let bench = Bench::new(redis);
     Expected::load_entries(redis, summary("huge", 100_000), KeyLayout::Outpost).await;
