@@ -31,6 +31,7 @@ use keys::Keys;
 use report::Report;
 use rounds::{Rounds, compared, copied};
 use steps::Order;
+use support::redis_client::{Access, Endpoint};
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
 
@@ -75,6 +76,16 @@ enum Child {
     /// One process of a measurement.
     #[command(hide = true)]
     Step(Order),
+    /// Loads the keyspace into servers that run already, to look at single steps with a profiler.
+    #[command(hide = true)]
+    Load {
+        #[arg(long)]
+        port: u16,
+        #[arg(long)]
+        cluster: bool,
+        #[arg(long, value_parser = entries)]
+        entries: usize,
+    },
 }
 
 /// Parts of the benchmark.
@@ -102,9 +113,16 @@ fn entries(text: &str) -> Result<usize, String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Child::Step(order)) = cli.child {
-        order.obey().await;
-        return ExitCode::SUCCESS;
+    match cli.child {
+        Some(Child::Step(order)) => {
+            order.obey().await;
+            return ExitCode::SUCCESS;
+        }
+        Some(Child::Load { port, cluster, entries }) => {
+            Keys::load(Endpoint::local(port, cluster, Access::default()), entries).await;
+            return ExitCode::SUCCESS;
+        }
+        None => {}
     }
     if cli.check {
         return check().await;
