@@ -82,8 +82,8 @@ pub(super) async fn work_through(
             if plan.seen.to_copy() > 0 {
                 journal::reopen_successors(writer, assignment).await?;
             }
-            let has_huge = plan.seen.huge > 0;
-            let settler = Settler { writer, assignment, rename, control, on_difference, has_huge };
+            let (has_heavy, has_huge) = (plan.seen.heavy > 0, plan.seen.huge > 0);
+            let settler = Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge };
             let settle = |keys| settler.settle(keys, order);
             pass::complete(writer, &assignment.prefixes(), control, meter, settle).await
         }

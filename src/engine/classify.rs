@@ -31,17 +31,6 @@ pub(super) struct Classified {
     pub(super) unmigrated: Vec<(RedisKey, UnmigratedReason)>,
 }
 
-/// Finds the sources among keys, and what is unmigrated under names that sources have.
-pub(super) async fn sources_among(
-    keyspace: &Keyspace,
-    assignment: &Assignment,
-    rename: &dyn Rename,
-    mut keys: Vec<RedisKey>,
-) -> Result<Classified, Fault> {
-    keys.retain(|key| rename.may_be_source(&assignment.scope, key));
-    classify(keyspace, assignment, rename, keys).await
-}
-
 /// Tells what each key means; the order within each kind is that of the keys.
 pub(super) async fn classify(
     keyspace: &Keyspace,

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::sources_among;
+use crate::engine::classify::classify;
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
 use crate::engine::pass::{self, Tally};
 use crate::engine::stop::Stop;
+use crate::engine::suppose::{Likely, Supposition, suppose};
 use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::Writer;
 use crate::keyspace::conditional::Outcome;
@@ -111,22 +112,52 @@ struct Remover<'a> {
 }
 
 impl Remover<'_> {
-    async fn remove(&self, keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
-        let classified = sources_among(self.writer, self.assignment, self.rename, keys).await?;
-        self.control.pace(classified.sources.len()).await?;
+    async fn remove(&self, mut keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
+        keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
+        let Supposition { sources, mut open, .. } = suppose(self.assignment, self.rename, keys);
+        self.control.pace(sources.len()).await?;
         let mut report = CleanupReport::default();
+        let left = self.remove_supposed(sources, &mut report).await?;
+        let waited = left.len();
+        open.extend(left);
+        self.remove_read(open, waited, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Removes the originals of which one step can tell that they are what their names say and equal their targets;
+    /// gives the others.
+    async fn remove_supposed(&self, sources: Vec<Likely>, report: &mut CleanupReport) -> Result<Vec<RedisKey>, Stop> {
+        let undisturbed = self.acknowledge().await?;
+        let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
+        let outcomes = self.writer.unlink_supposed(&supposed, undisturbed).await?;
+        let mut open = Vec::new();
+        for (likely, outcome) in sources.into_iter().zip(outcomes) {
+            match outcome {
+                Some(Outcome::Done) => self.count_removed(report),
+                Some(Outcome::Gone) => report.gone += 1,
+                Some(Outcome::Changed) | None => open.push(likely.source.key),
+            }
+        }
+        Ok(open)
+    }
+
+    /// Classifies keys by reading them, and removes what may go of the sources among them; as many as `waited` had
+    /// their turn already.
+    async fn remove_read(&self, keys: Vec<RedisKey>, waited: usize, report: &mut CleanupReport) -> Result<(), Stop> {
+        let classified = classify(self.writer, self.assignment, self.rename, keys).await?;
+        self.control.pace(classified.sources.len().saturating_sub(waited)).await?;
         for (key, reason) in classified.unmigrated {
             report.unmigrated.count(key, reason);
         }
         let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
         let (pairs, huge) = huge::split(self.writer, pairs).await?;
         let undisturbed = self.acknowledge().await?;
-        let pairs = self.remove_equal(pairs, undisturbed, &mut report).await?;
-        let doomed = self.condemn(&pairs, &mut report).await?;
+        let pairs = self.remove_equal(pairs, undisturbed, report).await?;
+        let doomed = self.condemn(&pairs, report).await?;
         let outcomes = self.writer.unlink_if_unchanged(&doomed, undisturbed).await?;
         for ((key, _), outcome) in doomed.iter().zip(outcomes) {
             match outcome {
-                Outcome::Done => self.count_removed(&mut report),
+                Outcome::Done => self.count_removed(report),
                 Outcome::Gone => report.gone += 1,
                 Outcome::Changed => {
                     report.kept_changed += 1;
@@ -134,8 +165,7 @@ impl Remover<'_> {
                 }
             }
         }
-        self.remove_huge(huge, &mut report).await?;
-        Ok(report)
+        self.remove_huge(huge, report).await
     }
 
     /// Removes huge originals, one after another.

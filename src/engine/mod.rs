@@ -24,6 +24,7 @@ pub mod restore;
 pub mod sample;
 mod settle;
 pub mod stop;
+mod suppose;
 pub mod survey;
 mod throttle;
 pub mod verify;

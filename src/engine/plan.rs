@@ -11,10 +11,12 @@ use crate::engine::journal;
 use crate::engine::pass::{self, Tally};
 use crate::engine::preflight;
 use crate::engine::stop::Stop;
+use crate::engine::suppose::{Likely, Supposition, suppose};
 use crate::keyspace::Keyspace;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::pieces::HUGE_BYTES;
+use crate::keyspace::supposed::HEAVY_BYTES;
 use crate::keyspace::topology::Topology;
 use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::change::FieldChange;
@@ -22,7 +24,7 @@ use crate::model::count;
 use crate::model::estimate::Estimate;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
-use crate::model::mapping::UnmigratedReason;
+use crate::model::mapping::{Premise, UnmigratedReason};
 use crate::model::mark::Mark;
 use crate::model::phase::Step;
 use crate::model::plan::{Plan, Seen};
@@ -83,6 +85,7 @@ impl Tally for PlanTally {
         seen.estimated_bytes += more.estimated_bytes;
         seen.sample.merge(more.sample);
         seen.unmigrated.merge(more.unmigrated);
+        seen.heavy += more.heavy;
         seen.huge += more.huge;
         for (node, needed) in other.needed {
             self.needed.entry(node).or_default().merge(needed);
@@ -153,18 +156,17 @@ async fn look_at_sources(
     rename: &dyn Rename,
     keys: Vec<RedisKey>,
 ) -> Result<PlanTally, Stop> {
-    let classified = classify(keyspace, assignment, rename, keys).await?;
+    let Survey { classified, bytes } = survey(keyspace, assignment, rename, keys).await?;
     control.pace(classified.sources.len()).await?;
     let mut tally = PlanTally::default();
     count_kinds(&mut tally, rename, &classified);
-    let keys: Vec<RedisKey> =
-        classified.sources.iter().flat_map(|source| [source.key.clone(), source.target.clone()]).collect();
-    let sizes = keyspace.memory_usage(&keys).await?;
+    let targets: Vec<RedisKey> = classified.sources.iter().map(|source| source.target.clone()).collect();
+    let target_bytes = keyspace.memory_usage(&targets).await?;
     let mut existing = Vec::new();
     let topology = keyspace.topology().await;
-    for (source, sizes) in classified.sources.iter().zip(sizes.chunks(2)) {
-        let &[bytes, target_bytes] = sizes else { continue };
+    for ((source, bytes), target_bytes) in classified.sources.iter().zip(bytes).zip(target_bytes) {
         let is_huge = bytes > HUGE_BYTES;
+        tally.seen.heavy += u64::from(bytes.max(target_bytes) > HEAVY_BYTES);
         tally.seen.huge += u64::from(is_huge || target_bytes > HUGE_BYTES);
         if is_huge && tally.obstacle.is_none() {
             tally.obstacle = keyspace.obstacle_to_pieces(&source.key).await?;
@@ -182,6 +184,42 @@ async fn look_at_sources(
         conflicts: tally.seen.conflicts,
     };
     Ok(tally)
+}
+
+/// Keys by what they mean, and the bytes that each source takes.
+struct Survey {
+    classified: Classified,
+    bytes: Vec<u64>,
+}
+
+async fn survey(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    rename: &dyn Rename,
+    keys: Vec<RedisKey>,
+) -> Result<Survey, Stop> {
+    let mut supposition = suppose(assignment, rename, keys);
+    let confirmed = supposition.confirm_current(keyspace).await;
+    let Supposition { sources, mut open, .. } = supposition;
+    let premises: Vec<&Premise> = sources.iter().map(Likely::premise).collect();
+    let measured = keyspace.measure_supposed(&premises).await;
+    let (mut known, mut bytes) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
+    for (likely, measured) in sources.into_iter().zip(measured) {
+        match measured {
+            Some(measured) => {
+                known.push(likely.source);
+                bytes.push(measured);
+            }
+            None => open.push(likely.source.key),
+        }
+    }
+    let mut classified = classify(keyspace, assignment, rename, open).await?;
+    let read: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
+    bytes.extend(keyspace.memory_usage(&read).await?);
+    known.append(&mut classified.sources);
+    classified.sources = known;
+    classified.current.extend(confirmed);
+    Ok(Survey { classified, bytes })
 }
 
 fn count_kinds(tally: &mut PlanTally, rename: &dyn Rename, classified: &Classified) {

@@ -5,17 +5,19 @@
 
 use crate::engine::apply::Order;
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::{Classified, classify, sources_among};
+use crate::engine::classify::classify;
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge;
 use crate::engine::journal::Run;
 use crate::engine::pass::Tally;
 use crate::engine::stop::Stop;
+use crate::engine::suppose::{Likely, Supposition, suppose};
 use crate::keyspace::Writer;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::conditional::Outcome;
 use crate::keyspace::copy::Copied;
+use crate::keyspace::supposed::Spare;
 use crate::migrations::Rename;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
@@ -62,36 +64,87 @@ pub(super) struct Settler<'a> {
     pub(super) rename: &'a dyn Rename,
     pub(super) control: &'a Control,
     pub(super) on_difference: OnDifference,
-    /// Whether the plan saw huge entries; only then sizes are asked for.
+    /// Whether the plan saw heavy entries, and huge ones among them; only then sizes are asked for.
+    pub(super) has_heavy: bool,
     pub(super) has_huge: bool,
 }
 
 impl Settler<'_> {
     /// Brings a batch of sources to their targets.
-    pub(super) async fn settle(&self, keys: Vec<RedisKey>, order: Order) -> Result<ApplyReport, Stop> {
-        let (pairs, mut report) = self.begin(keys, order).await?;
-        let (pairs, huge) = huge::split_if(self.has_huge, self.writer, pairs).await?;
-        let to_compare = match order {
-            Order::CopyFirst => self.copy(&pairs, &mut report).await?,
-            Order::CompareFirst => pairs,
-        };
-        self.resolve(to_compare, &mut report).await?;
-        self.settle_huge(huge, order, &mut report).await?;
+    pub(super) async fn settle(&self, mut keys: Vec<RedisKey>, order: Order) -> Result<ApplyReport, Stop> {
+        let mut report = ApplyReport::default();
+        if order == Order::CopyFirst {
+            // The targets that it makes itself would be read as well, at twice the price of a source.
+            keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
+        }
+        let mut supposition = suppose(self.assignment, self.rename, keys);
+        supposition.confirm_current(self.writer).await;
+        let Supposition { sources, mut open, .. } = supposition;
+        self.control.pace(sources.len()).await?;
+        let left = self.settle_supposed(sources, order, &mut report).await?;
+        let waited = left.len();
+        open.extend(left);
+        self.settle_read(open, waited, order, &mut report).await?;
         Ok(report)
     }
 
-    async fn begin(&self, keys: Vec<RedisKey>, order: Order) -> Result<(Vec<Pair>, ApplyReport), Stop> {
-        let Classified { sources, current: _, unmigrated } = match order {
-            // The targets that it makes itself would be read as well, at twice the price of a source.
-            Order::CopyFirst => sources_among(self.writer, self.assignment, self.rename, keys).await?,
-            Order::CompareFirst => classify(self.writer, self.assignment, self.rename, keys).await?,
-        };
-        self.control.pace(sources.len()).await?;
-        let mut report = ApplyReport::default();
-        for (key, reason) in unmigrated {
+    /// Does what can be done in one step with sources that are what their names say; gives the others.
+    async fn settle_supposed(
+        &self,
+        mut sources: Vec<Likely>,
+        order: Order,
+        report: &mut ApplyReport,
+    ) -> Result<Vec<RedisKey>, Stop> {
+        let spare = if self.has_heavy { Spare::Heavy } else { Spare::None };
+        let mut open = Vec::new();
+        if order == Order::CopyFirst {
+            let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
+            let copied = self.writer.copy_supposed(&supposed, spare).await?;
+            let mut existing = Vec::new();
+            for (likely, copied) in sources.into_iter().zip(copied) {
+                match copied {
+                    Some(Copied::Made) => report.copied += 1,
+                    Some(Copied::SourceGone) => report.ended += 1,
+                    Some(Copied::TargetExists) => existing.push(likely),
+                    None => open.push(likely.source.key),
+                }
+            }
+            sources = existing;
+        }
+        let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
+        let compared = self.writer.compare_supposed(&supposed, spare).await?;
+        for (likely, comparison) in sources.into_iter().zip(compared) {
+            match comparison {
+                Some(Comparison::Equal) => report.already_migrated += 1,
+                Some(Comparison::SourceGone) => report.ended += 1,
+                Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => open.push(likely.source.key),
+            }
+        }
+        Ok(open)
+    }
+
+    /// Classifies keys by reading them, and brings the sources among them to their targets; as many as `waited` had
+    /// their turn already.
+    async fn settle_read(
+        &self,
+        keys: Vec<RedisKey>,
+        waited: usize,
+        order: Order,
+        report: &mut ApplyReport,
+    ) -> Result<(), Stop> {
+        let classified = classify(self.writer, self.assignment, self.rename, keys).await?;
+        self.control.pace(classified.sources.len().saturating_sub(waited)).await?;
+        for (key, reason) in classified.unmigrated {
             report.unmigrated.count(key, reason);
         }
-        Ok((sources.into_iter().map(|source| (source.key, source.target)).collect(), report))
+        let pairs = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+        let (pairs, huge) = huge::split_if(self.has_huge, self.writer, pairs).await?;
+        let to_compare = match order {
+            Order::CopyFirst => self.copy(&pairs, report).await?,
+            Order::CompareFirst => pairs,
+        };
+        self.resolve(to_compare, report).await?;
+        self.settle_huge(huge, order, report).await
     }
 
     /// Copies; gives the pairs whose target exists.

@@ -13,8 +13,7 @@ use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::script::Script;
 use crate::keyspace::value;
-use crate::model::key::RedisKey;
-use crate::model::slot::slot_of;
+use crate::model::slot::slot_of_bytes;
 
 /// Items of one command. What a script does with so many ordinary entries takes well under a millisecond; one that
 /// meets larger entries answers for fewer, see [`Script`].
@@ -22,34 +21,34 @@ const CHUNK: usize = 50;
 
 /// What is asked of each item.
 pub(super) struct Bulk<'a> {
-    /// Takes the leading arguments, then the keys of all items; gives one answer for each of as many items, from the
+    /// Takes the leading arguments, then the words of all items; gives one answer for each of as many items, from the
     /// first on, as it pleases.
     pub(super) script: &'a Script,
-    /// Arguments before the keys.
+    /// Arguments before those of the items.
     pub(super) leading: Vec<Vec<u8>>,
-    /// Keys of one item, all of one primary.
-    pub(super) keys_each: usize,
+    /// Arguments of one item. The first is a key, and so may be others of the same primary.
+    pub(super) words_each: usize,
     /// The count of disturbances after which nothing may be sent.
     pub(super) undisturbed: Option<u64>,
 }
 
 impl<'a> Bulk<'a> {
-    /// One answer for each key.
+    /// One answer for each key, or for each item of [`Bulk::words_each`].
     pub(super) fn of(script: &'a Script) -> Self {
-        Self { script, leading: Vec::new(), keys_each: 1, undisturbed: None }
+        Self { script, leading: Vec::new(), words_each: 1, undisturbed: None }
     }
 
-    fn command(&self, keys: &[&RedisKey], items: &[usize]) -> Cmd {
-        let asked = || items.iter().flat_map(|&item| &keys[item * self.keys_each..(item + 1) * self.keys_each]);
-        let words = self.leading.len() + items.len() * self.keys_each + 3;
-        let bytes = asked().map(|key| key.as_bytes().len()).sum::<usize>() + 128;
-        let mut command = Cmd::with_capacity(words, bytes);
+    fn command(&self, words: &[&[u8]], items: &[usize]) -> Cmd {
+        let asked = || items.iter().flat_map(|&item| &words[item * self.words_each..(item + 1) * self.words_each]);
+        let count = self.leading.len() + items.len() * self.words_each + 3;
+        let bytes = asked().map(|word| word.len()).sum::<usize>() + 128;
+        let mut command = Cmd::with_capacity(count, bytes);
         command.arg("EVALSHA").arg(self.script.sha1()).arg(0);
         for word in &self.leading {
             command.arg(word.as_slice());
         }
-        for key in asked() {
-            command.arg(key.as_bytes());
+        for word in asked() {
+            command.arg(*word);
         }
         command
     }
@@ -57,18 +56,18 @@ impl<'a> Bulk<'a> {
 
 impl Keyspace {
     /// The answer for each item, in order; `None` where the item has to be asked alone.
-    pub(super) async fn in_bulk(&self, bulk: &Bulk<'_>, keys: &[&RedisKey]) -> Vec<Option<Value>> {
-        let items = keys.len() / bulk.keys_each;
+    pub(super) async fn in_bulk(&self, bulk: &Bulk<'_>, words: &[&[u8]]) -> Vec<Option<Value>> {
+        let items = words.len() / bulk.words_each;
         let mut answers = vec![None; items];
         let topology = self.topology().await;
         let mut shares: Vec<(&NodeAddress, Vec<usize>)> =
             topology.primaries.iter().map(|primary| (&primary.address, Vec::new())).collect();
         for item in 0..items {
-            if let Some(owner) = topology.owner_index(slot_of(keys[item * bulk.keys_each])) {
+            if let Some(owner) = topology.owner_index(slot_of_bytes(words[item * bulk.words_each])) {
                 shares[owner].1.push(item);
             }
         }
-        let answered = shares.into_iter().map(|(node, items)| self.answer_share(bulk, keys, node, items));
+        let answered = shares.into_iter().map(|(node, items)| self.answer_share(bulk, words, node, items));
         for (item, answer) in join_all(answered).await.into_iter().flatten() {
             answers[item] = Some(answer);
         }
@@ -79,14 +78,14 @@ impl Keyspace {
     async fn answer_share(
         &self,
         bulk: &Bulk<'_>,
-        keys: &[&RedisKey],
+        words: &[&[u8]],
         node: &NodeAddress,
         mut open: Vec<usize>,
     ) -> Vec<(usize, Value)> {
         let mut answered = Vec::with_capacity(open.len());
         while !open.is_empty() {
             let chunks: Vec<&[usize]> = open.chunks(CHUNK).collect();
-            let commands = chunks.iter().map(|items| bulk.command(keys, items)).collect();
+            let commands = chunks.iter().map(|items| bulk.command(words, items)).collect();
             let mut rest = Vec::new();
             for (items, answer) in chunks.iter().zip(self.ask_node_all(node, commands, bulk.undisturbed).await) {
                 let Ok(values) = answer.and_then(value::list) else { continue };

@@ -9,7 +9,7 @@ use crate::keyspace::bulk::Bulk;
 use crate::keyspace::fault::Fault;
 use crate::keyspace::read::Payload;
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::{script, value};
+use crate::keyspace::{script, supposed, value};
 use crate::model::difference::Difference;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
@@ -72,8 +72,9 @@ impl Keyspace {
 
     /// Entries of one server are compared there.
     async fn compare_within(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Option<Comparison>>, Fault> {
-        let keys: Vec<&RedisKey> = pairs.iter().flat_map(|(source, target)| [source, target]).collect();
-        let bulk = Bulk { keys_each: 2, ..Bulk::of(&script::COMPARE_PAIRS) };
+        let keys: Vec<&[u8]> =
+            pairs.iter().flat_map(|(source, target)| [source.as_bytes(), target.as_bytes()]).collect();
+        let bulk = Bulk { leading: supposed::nothing(), words_each: 2, ..Bulk::of(&script::COMPARE_PAIRS) };
         self.in_bulk(&bulk, &keys).await.into_iter().map(|answer| Ok(by_script(answer)?.into_comparison())).collect()
     }
 
@@ -103,7 +104,7 @@ pub(super) enum ByScript {
 }
 
 impl ByScript {
-    fn into_comparison(self) -> Option<Comparison> {
+    pub(super) fn into_comparison(self) -> Option<Comparison> {
         match self {
             Self::Equal => Some(Comparison::Equal),
             Self::Unsure => None,
@@ -116,14 +117,14 @@ impl ByScript {
 pub(super) fn by_script(answer: Option<Value>) -> Result<ByScript, Fault> {
     match answer.map(value::int).transpose()? {
         Some(1) => Ok(ByScript::Equal),
-        Some(0) | None => Ok(ByScript::Unsure),
+        Some(script::ASK) | None => Ok(ByScript::Unsure),
         Some(-1) => Ok(ByScript::SourceGone),
         Some(-2) => Ok(ByScript::TargetMissing),
         Some(_) => Err(value::unexpected()),
     }
 }
 
-fn by_payload(read: &[Option<Payload>]) -> Option<Comparison> {
+pub(super) fn by_payload(read: &[Option<Payload>]) -> Option<Comparison> {
     match read {
         [None, _] => Some(Comparison::SourceGone),
         [Some(_), None] => Some(Comparison::TargetMissing),

@@ -14,6 +14,7 @@ use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::read::Payload;
 use crate::keyspace::script::{self, Script};
 use crate::keyspace::server;
+use crate::keyspace::supposed;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
 use crate::model::change::FieldChange;
@@ -86,8 +87,10 @@ impl Writer {
         if self.endpoint().cluster {
             return Ok(vec![None; pairs.len()]);
         }
-        let keys: Vec<&RedisKey> = pairs.iter().flat_map(|(source, target)| [source, target]).collect();
-        let bulk = Bulk { keys_each: 2, undisturbed: Some(undisturbed), ..Bulk::of(&script::UNLINK_EQUAL) };
+        let keys: Vec<&[u8]> =
+            pairs.iter().flat_map(|(source, target)| [source.as_bytes(), target.as_bytes()]).collect();
+        let leading = supposed::nothing();
+        let bulk = Bulk { leading, words_each: 2, undisturbed: Some(undisturbed), ..Bulk::of(&script::UNLINK_EQUAL) };
         let outcome = |answer| {
             Ok(match by_script(answer)? {
                 ByScript::Equal => Some(Outcome::Done),

@@ -7,6 +7,7 @@ use redis::Value;
 
 use crate::keyspace::command::Command;
 use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::read::Payload;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
 use crate::model::key::RedisKey;
@@ -58,27 +59,32 @@ impl Writer {
         let sources: Vec<RedisKey> = pairs.iter().map(|(source, _)| source.clone()).collect();
         let payloads = self.payloads(&sources).await?;
         let mut results = vec![Copied::SourceGone; pairs.len()];
-        let mut sent = Vec::new();
-        let mut commands = Vec::new();
-        for (index, payload) in payloads.into_iter().enumerate() {
-            let Some(payload) = payload else { continue };
-            sent.push(index);
-            // An expiry that passed meanwhile makes RESTORE say OK and create nothing, which is right.
-            commands.push(
-                Command::on("RESTORE", &pairs[index].1)
-                    .arg(payload.expiry.restore_ttl())
-                    .arg(payload.bytes)
-                    .arg("ABSTTL"),
-            );
+        let mut read = Vec::with_capacity(pairs.len());
+        for ((index, (_, target)), payload) in pairs.iter().enumerate().zip(payloads) {
+            read.extend(payload.map(|payload| (index, (target, payload))));
         }
-        for (index, answer) in sent.into_iter().zip(self.run(commands).await) {
-            results[index] = match answer {
-                Ok(Value::Okay) => Copied::Made,
-                Ok(_) => return Err(value::unexpected()),
-                Err(fault) if fault.class == FaultClass::TargetExists => Copied::TargetExists,
-                Err(fault) => return Err(fault),
-            };
+        let (indexes, restores): (Vec<usize>, Vec<_>) = read.into_iter().unzip();
+        for (index, copied) in indexes.into_iter().zip(self.restore(restores).await?) {
+            results[index] = copied;
         }
         Ok(results)
+    }
+
+    /// Writes each payload to its key, unless that exists.
+    pub(super) async fn restore(&self, payloads: Vec<(&RedisKey, Payload)>) -> Result<Vec<Copied>, Fault> {
+        // An expiry that passed meanwhile makes RESTORE say OK and create nothing, which is right.
+        let command = |(target, payload): (&RedisKey, Payload)| {
+            Command::on("RESTORE", target).arg(payload.expiry.restore_ttl()).arg(payload.bytes).arg("ABSTTL")
+        };
+        let restored = self.run(payloads.into_iter().map(command).collect()).await;
+        restored
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(Value::Okay) => Ok(Copied::Made),
+                Ok(_) => Err(value::unexpected()),
+                Err(fault) if fault.class == FaultClass::TargetExists => Ok(Copied::TargetExists),
+                Err(fault) => Err(fault),
+            })
+            .collect()
     }
 }

@@ -24,6 +24,7 @@ mod script;
 pub mod server;
 pub mod staging;
 pub mod state;
+pub mod supposed;
 pub mod topology;
 mod value;
 pub mod vitals;

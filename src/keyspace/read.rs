@@ -44,9 +44,9 @@ impl Keyspace {
     async fn probe_fields(&self, probes: &[Probe]) -> Result<Vec<Option<Answer>>, Fault> {
         let mut answers = vec![None; probes.len()];
         let Some(asked) = probes.iter().find_map(Probe::fields) else { return Ok(answers) };
-        let (indexes, keys): (Vec<usize>, Vec<&RedisKey>) = (probes.iter().enumerate())
+        let (indexes, keys): (Vec<usize>, Vec<&[u8]>) = (probes.iter().enumerate())
             .filter(|(_, probe)| probe.fields() == Some(asked))
-            .map(|(index, probe)| (index, probe.key()))
+            .map(|(index, probe)| (index, probe.key().as_bytes()))
             .unzip();
         let mut leading = vec![asked.len().to_string().into_bytes()];
         leading.extend(asked.iter().map(|name| name.as_bytes().to_vec()));
@@ -95,7 +95,7 @@ impl Keyspace {
         keys: &[RedisKey],
         alone: impl Fn(&RedisKey) -> Command,
     ) -> Result<Vec<Value>, Fault> {
-        let asked: Vec<&RedisKey> = keys.iter().collect();
+        let asked: Vec<&[u8]> = keys.iter().map(RedisKey::as_bytes).collect();
         let mut answers = self.in_bulk(&Bulk::of(script), &asked).await;
         let open: Vec<usize> = (0..keys.len()).filter(|&index| answers[index].is_none()).collect();
         let commands = open.iter().map(|&index| alone(&keys[index])).collect();
@@ -202,7 +202,7 @@ fn shape(length: Result<Value, Fault>, life: Result<Value, Fault>) -> Result<Ans
     Ok(Answer::Shape { fields, expires: value::int(life?)? >= 0 })
 }
 
-fn payload(answer: Value) -> Result<Option<Payload>, Fault> {
+pub(super) fn payload(answer: Value) -> Result<Option<Payload>, Fault> {
     if answer == Value::Nil {
         return Ok(None);
     }

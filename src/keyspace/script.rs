@@ -129,63 +129,168 @@ pub(super) static MEMORY_USAGES: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// How two keys of one server compare: 1 equal, 0 unsure, -1 no first, -2 no second. A hash that is stored as a table
-/// is compared by its fields at once: payloads of equal ones differ by the order in which fields lie.
-const COMPARE: &str = "
-    local bytes = 0
-    local function compare_fields(source, target)
-      local ours, theirs = redis.call('HGETALL', source), redis.call('HGETALL', target)
-      if #theirs ~= #ours then return 0 end
-      local held = {}
-      for at = 1, #theirs, 2 do held[theirs[at]] = theirs[at + 1] end
-      for at = 1, #ours, 2 do
-        bytes = bytes + 2 * (#ours[at] + #ours[at + 1])
-        if held[ours[at]] ~= ours[at + 1] then return 0 end
-      end
-      if #field_ends(source, ours, 1) > 0 or #field_ends(target, theirs, 1) > 0 then return 0 end
-      return 1
+/// A script's answer where it could not tell.
+pub(super) const ASK: i64 = -3;
+
+/// What the scripts below have in common. `ARGV`: how many fields are supposed, the bytes above which an entry is not
+/// to be touched (0: any may be), the names of the fields, and from `first` on the items. Values of an item that are
+/// supposed stand in its words; an empty one means that there is no such field.
+///
+/// An answer of `ASK` tells nothing: another way has to be found. A script that worked for 2 ms leaves the rest of its
+/// items to the next one; the clock is a command too, so it is not looked at after every item.
+const SUPPOSED: &str = "
+    local ASK = -3
+    local count, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+    local first = count + 3
+    local function micros()
+      local time = redis.call('TIME')
+      return time[1] * 1000000 + time[2]
     end
-    local function compare(source, target)
-      -- Who may not ask for the encoding goes by payload, and then by a second read.
-      local encoding = redis.pcall('OBJECT', 'ENCODING', source)
-      if not encoding then return -1 end
-      if redis.call('EXISTS', target) == 0 then return -2 end
-      if expiry(source) ~= expiry(target) then return 0 end
-      if encoding == 'hashtable' then
-        if redis.call('TYPE', source).ok ~= 'hash' or redis.call('TYPE', target).ok ~= 'hash' then return 0 end
-        return compare_fields(source, target)
+    local began = micros()
+    local function is_late(items) return items % 5 == 1 and micros() - began > 2000 end
+    local function are_supposed(values, at)
+      for number = 1, count do
+        local value = values[number]
+        if value == '' or (value or '') ~= ARGV[at + number - 1] then return false end
       end
-      local payload, other = redis.call('DUMP', source), redis.call('DUMP', target)
-      if not payload then return -1 end
-      bytes = bytes + #payload + #other
-      if payload ~= other then return 0 end
-      return 1
+      return true
+    end
+    local function is_supposed(key, at)
+      if count == 0 then return true end
+      local values = redis.pcall('HMGET', key, unpack(ARGV, 3, count + 2))
+      return not values.err and are_supposed(values, at)
+    end
+    local function is_too_large(key)
+      return limit > 0 and (redis.call('MEMORY', 'USAGE', key) or 0) > limit
     end";
 
-/// `ARGV` source, target, and so on, all of one server → how each pair compares.
-pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
+/// Items: key, values → 1 for each that is as supposed, 0 for others.
+pub(super) static WHICH_HOLD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{EXPIRY}{FIELD_ENDS}{COMPARE}
+        "{SUPPOSED}
          local answers = {{}}
-         for at = 1, #ARGV, 2 do
-           answers[(at + 1) / 2] = compare(ARGV[at], ARGV[at + 1])
-           if bytes > {ENOUGH_BYTES} then break end
+         for at = first, #ARGV, count + 1 do answers[#answers + 1] = is_supposed(ARGV[at], at + 1) and 1 or 0 end
+         return answers"
+    ))
+});
+
+/// Items: key, values → bytes that each takes (0: it is gone), or `ASK`.
+pub(super) static MEASURE_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{SUPPOSED}
+         local answers = {{}}
+         for at = first, #ARGV, count + 1 do
+           local answer = ASK
+           if is_supposed(ARGV[at], at + 1) then answer = redis.call('MEMORY', 'USAGE', ARGV[at]) or 0 end
+           answers[#answers + 1] = answer
          end
          return answers"
     ))
 });
 
-/// `ARGV` source, target, and so on, all of one server → how each pair compares; a source that equals its target
+/// Items: key, values → payload and absolute expiry of each, false if it is gone, or `ASK`.
+pub(super) static READ_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{EXPIRY}{SUPPOSED}
+         local answers, bytes = {{}}, 0
+         for at = first, #ARGV, count + 1 do
+           local key, answer = ARGV[at], ASK
+           if is_supposed(key, at + 1) and not is_too_large(key) then
+             local payload = redis.call('DUMP', key)
+             answer = payload and {{payload, expiry(key)}}
+             if payload then bytes = bytes + #payload end
+           end
+           answers[#answers + 1] = answer
+           if bytes > {ENOUGH_BYTES} or is_late(#answers) then break end
+         end
+         return answers"
+    ))
+});
+
+/// Items: source, target, values → 1 copied, 0 the target exists, -1 no source, or `ASK`.
+pub(super) static COPY_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{SUPPOSED}
+         local answers = {{}}
+         for at = first, #ARGV, count + 2 do
+           local source, answer = ARGV[at], ASK
+           if is_supposed(source, at + 2) and not is_too_large(source) then
+             answer = redis.pcall('COPY', source, ARGV[at + 1])
+             if type(answer) ~= 'number' then answer = ASK
+             elseif answer == 0 and redis.call('EXISTS', source) == 0 then answer = -1 end
+           end
+           answers[#answers + 1] = answer
+           if is_late(#answers) then break end
+         end
+         return answers"
+    ))
+});
+
+/// How two keys of one server compare: 1 equal, -1 no first, -2 no second, or `ASK`. Hashes are compared by their
+/// fields: payloads of equal ones differ by the order in which fields lie.
+const COMPARE: &str = "
+    local numbers = {}
+    for number = 1, count do numbers[ARGV[number + 2]] = number end
+    local function values_of(fields)
+      local values = {}
+      for at = 1, #fields, 2 do
+        local number = numbers[fields[at]]
+        if number then values[number] = fields[at + 1] end
+      end
+      return values
+    end
+    local function are_equal(ours, theirs)
+      if #theirs ~= #ours then return false end
+      local same = 1
+      while same <= #ours and ours[same] == theirs[same] and ours[same + 1] == theirs[same + 1] do same = same + 2 end
+      if same > #ours then return true end
+      local held = {}
+      for at = same, #theirs, 2 do held[theirs[at]] = theirs[at + 1] end
+      for at = same, #ours, 2 do
+        if held[ours[at]] ~= ours[at + 1] then return false end
+      end
+      return true
+    end
+    local function compare(source, target, at)
+      local ends = expiry(source)
+      if ends == -2 then return -1 end
+      if is_too_large(source) then return ASK end
+      local ours = redis.pcall('HGETALL', source)
+      if count > 0 and (ours.err or not are_supposed(values_of(ours), at)) then return ASK end
+      local others = expiry(target)
+      if others == -2 then return -2 end
+      if ends ~= others or is_too_large(target) then return ASK end
+      if ours.err then return redis.call('DUMP', source) == redis.call('DUMP', target) and 1 or ASK end
+      local theirs = redis.pcall('HGETALL', target)
+      if theirs.err or not are_equal(ours, theirs) then return ASK end
+      if #field_ends(source, ours, 1) > 0 or #field_ends(target, theirs, 1) > 0 then return ASK end
+      return 1
+    end";
+
+/// Items: source, target, values, all of one server → how each pair compares.
+pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{EXPIRY}{FIELD_ENDS}{SUPPOSED}{COMPARE}
+         local answers = {{}}
+         for at = first, #ARGV, count + 2 do
+           answers[#answers + 1] = compare(ARGV[at], ARGV[at + 1], at + 2)
+           if is_late(#answers) then break end
+         end
+         return answers"
+    ))
+});
+
+/// Items: source, target, values, all of one server → how each pair compares; a source that equals its target
 /// is unlinked in the same step.
 pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
-        "{EXPIRY}{FIELD_ENDS}{COMPARE}
+        "{EXPIRY}{FIELD_ENDS}{SUPPOSED}{COMPARE}
          local answers = {{}}
-         for at = 1, #ARGV, 2 do
-           local answer = compare(ARGV[at], ARGV[at + 1])
+         for at = first, #ARGV, count + 2 do
+           local answer = compare(ARGV[at], ARGV[at + 1], at + 2)
            if answer == 1 then redis.call('UNLINK', ARGV[at]) end
-           answers[(at + 1) / 2] = answer
-           if bytes > {ENOUGH_BYTES} then break end
+           answers[#answers + 1] = answer
+           if is_late(#answers) then break end
          end
          return answers"
     ))
@@ -421,12 +526,16 @@ pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 24] {
+pub(super) fn all() -> [&'static Script; 28] {
     [
         &READ_PAYLOADS,
         &READ_FIELDS,
         &WHICH_EXIST,
         &MEMORY_USAGES,
+        &WHICH_HOLD,
+        &MEASURE_SUPPOSED,
+        &READ_SUPPOSED,
+        &COPY_SUPPOSED,
         &COMPARE_PAIRS,
         &UNLINK_EQUAL,
         &READ_PAYLOAD,

@@ -120,6 +120,13 @@ pub trait Rename: Send + Sync {
         true
     }
 
+    /// What the reads about a key would find if its content is what its name promises; nothing where the name
+    /// promises nothing. The engine goes by it only where it has the server check it, so a wrong guess costs a read
+    /// more and nothing else.
+    fn likely_answers(&self, _scope: &Scope, _key: &RedisKey) -> Answers {
+        Answers::none()
+    }
+
     /// Whether the entry at this target will not share a slot with what belongs together with it,
     /// although the migration is to bring them together. Such targets are written, and reported.
     fn is_scattered(&self, _target: &RedisKey) -> bool {

@@ -126,6 +126,48 @@ pub enum Answer {
     NotAHash,
 }
 
+/// What a decision about a key rests on: values of fields of a hash. Whoever carries the decision out can have it
+/// checked in the same step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Premise {
+    key: RedisKey,
+    fields: &'static [&'static str],
+    values: Vec<Option<Vec<u8>>>,
+}
+
+impl Premise {
+    /// What a probe is supposed to find. There is none for a shape, for another type, and for an empty value, which
+    /// could not be told from a field that is not there.
+    #[must_use]
+    pub fn new(probe: Probe, answer: Answer) -> Option<Self> {
+        match (probe, answer) {
+            (Probe::Fields { key, fields }, Answer::Fields(values))
+                if values.len() == fields.len() && values.iter().flatten().all(|value| !value.is_empty()) =>
+            {
+                Some(Self { key, fields, values })
+            }
+            (Probe::Fields { .. } | Probe::Shape { .. }, _) => None,
+        }
+    }
+
+    /// The key that is to be looked at.
+    #[must_use]
+    pub fn key(&self) -> &RedisKey {
+        &self.key
+    }
+
+    /// The fields that are to be looked at.
+    #[must_use]
+    pub fn fields(&self) -> &'static [&'static str] {
+        self.fields
+    }
+
+    /// The value of each field; empty where the hash must not have it.
+    pub fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.values.iter().map(|value| value.as_deref().unwrap_or_default())
+    }
+}
+
 /// The answers that a migration has so far about one key.
 #[derive(Debug, Clone, Default)]
 pub struct Answers(Vec<(Probe, Answer)>);
@@ -140,6 +182,12 @@ impl Answers {
     /// Records what a probe found.
     pub fn insert(&mut self, probe: Probe, answer: Answer) {
         self.0.push((probe, answer));
+    }
+
+    /// As premises, if all of them can be.
+    #[must_use]
+    pub fn into_premises(self) -> Option<Vec<Premise>> {
+        self.0.into_iter().map(|(probe, answer)| Premise::new(probe, answer)).collect()
     }
 
     /// The answer to a probe, if it was asked already.

@@ -24,7 +24,13 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
 /// The slot of a key: CRC16 (XMODEM) of its hash tag, modulo 16384.
 #[must_use]
 pub fn slot_of(key: &RedisKey) -> u16 {
-    crc16::State::<crc16::XMODEM>::calculate(hash_tag(key.as_bytes())) % SLOTS
+    slot_of_bytes(key.as_bytes())
+}
+
+/// As [`slot_of`], for a key's bytes.
+#[must_use]
+pub fn slot_of_bytes(key: &[u8]) -> u16 {
+    crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS
 }
 
 /// A set of slots, 2 KiB whatever it holds.

@@ -67,6 +67,12 @@ pub(super) fn hash_at<'a>(key: &RedisKey, answers: &'a Answers) -> Decision<Hash
     }
 }
 
+/// Supposes a hash with this `id`, or a summary or nothing at all without one, that was not deleted.
+pub(super) fn suppose(answers: &mut Answers, key: RedisKey, id: Option<&[u8]>) {
+    let values = vec![id.map(<[u8]>::to_vec), None];
+    answers.insert(Probe::Fields { key, fields: FIELDS }, Answer::Fields(values));
+}
+
 /// Measures a hash. A key that has gone since it was scanned is nobody's any more.
 pub(super) fn shape_at(key: &RedisKey, answers: &Answers) -> Decision<Shape> {
     let probe = Probe::Shape { key: key.clone() };

@@ -33,6 +33,12 @@ pub(super) fn entity_at<'k>(key: &RedisKey, rest: &'k [u8], answers: &Answers) -
     tombstone(rest)
 }
 
+/// The entity that the name of the legacy key `tenant:<rest>` stands for if ids hold no colons.
+pub(super) fn likely_entity(rest: &[u8]) -> Entity<'_> {
+    let named = legacy_destinations(rest).next().or_else(|| legacy_summary(rest));
+    named.unwrap_or(Entity::Tenant { id: rest })
+}
+
 /// The reading that an `id` field confirms; no two readings of one name have the same id.
 fn named_by<'k>(id: &[u8], rest: &'k [u8]) -> Option<Entity<'k>> {
     let tenant = Entity::Tenant { id: rest };

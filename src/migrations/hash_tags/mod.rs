@@ -82,6 +82,10 @@ impl Rename for HashTags {
         }
     }
 
+    fn likely_answers(&self, _scope: &Scope, key: &RedisKey) -> Answers {
+        outpost_layout::likely_answers(key)
+    }
+
     /// A tenant id that is empty or starts with `}` makes an empty hash tag, which Redis ignores.
     fn is_scattered(&self, target: &RedisKey) -> bool {
         hash_tag(target.as_bytes()).len() == target.as_bytes().len()

@@ -31,6 +31,19 @@ pub(super) fn is_current_form(key: &RedisKey) -> bool {
     key.as_bytes().strip_prefix(TENANT_PREFIX).is_some_and(|rest| outpost_readings(rest).next().is_some())
 }
 
+/// What is most likely found: the entity that the name stands for, not deleted, under no tenant with a braced id.
+pub(super) fn likely_answers(key: &RedisKey) -> Answers {
+    let mut answers = Answers::none();
+    let Some(rest) = key.as_bytes().strip_prefix(TENANT_PREFIX) else { return answers };
+    let Some(current) = outpost_readings(rest).next() else {
+        content::suppose(&mut answers, key.clone(), legacy::likely_entity(rest).expected_id());
+        return answers;
+    };
+    content::suppose(&mut answers, braced_tenant(current.tenant()).0, None);
+    content::suppose(&mut answers, key.clone(), current.expected_id());
+    answers
+}
+
 /// Every entity for which a key `tenant:<rest>` in current form may stand.
 pub(super) fn current_readings(rest: &[u8]) -> Decision<Vec<Entity<'_>>> {
     let readings: Vec<_> = outpost_readings(rest).take(READINGS_LIMIT + 1).collect();
