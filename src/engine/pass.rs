@@ -7,8 +7,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::future::join_all;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::channel::mpsc;
+use futures::future::{join, join_all};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,9 @@ use crate::model::slot::SlotSet;
 
 /// Most of a look's time that was spent on waiting if a fault ended it: batches are sent again that long.
 const FAULT_WAIT: Duration = Duration::from_secs(30);
+
+/// Pages of a scan that wait to be worked on.
+const PAGES_AHEAD: usize = 2;
 
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -114,9 +118,9 @@ where
 {
     let door = Door::new(control);
     let cease = all.child_token();
-    let batches = keyspace
-        .scan(look, prefixes)
-        .map_err(Stop::from)
+    let (ahead, pages) = mpsc::channel(PAGES_AHEAD);
+    let scan = keyspace.scan(look, prefixes).map_err(Stop::from).take_until(cease.cancelled());
+    let results = pages
         .map_ok(|page: Vec<RedisKey>| {
             // As large as batches may be when each one's turn comes.
             let mut rest = page.into_iter();
@@ -126,8 +130,7 @@ where
             }))
         })
         .try_flatten()
-        .take_until(cease.cancelled());
-    let results = batches
+        .take_until(cease.cancelled())
         .map_ok(|batch: Vec<RedisKey>| async {
             // A look that ceased does not count.
             let Some(_inside) = door.pass(&cease).await else { return Ok(T::default()) };
@@ -136,36 +139,15 @@ where
             Ok(tally)
         })
         .try_buffer_unordered(IN_FLIGHT as usize);
-    let mut results = pin!(results);
-    let mut found = T::default();
-    let mut counted = Advance::default();
-    let mut ended = Ok(());
-    let mut waits = false;
-    while let Some(result) = results.next().await {
-        match result {
-            Ok(tally) => {
-                counted.add(tally.advance());
-                found.merge(tally);
-            }
-            // No new batch is begun, and those under way are finished.
-            Err(stop) => {
-                cease.cancel();
-                // Asked once: what is under way may end after there is room again.
-                let is_short = waits_for_memory(control, &stop).await;
-                waits |= is_short;
-                if !is_short && !is_passing(&stop) {
-                    all.cancel();
-                }
-                ended = ended.and(Err(stop));
-            }
-        }
-    }
+    // Pages are read while batches are worked on; the reading ends with who wants them.
+    let (_, worked) = join(scan.map(Ok).forward(ahead), work_off(results, control, &cease, all)).await;
+    let Worked { found, counted, ended, waits_for_memory } = worked;
     let ended = match ended {
         Ok(()) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
         Err(stop) => Err(stop),
     };
     let faulted = ended.is_err();
-    if faulted && waits {
+    if faulted && waits_for_memory {
         // The next observation waits until there is room.
         meter.retract(counted);
         return Ok(Looked::Moved);
@@ -176,6 +158,45 @@ where
         Ok(_) | Err(_) => meter.retract(counted),
     }
     Ok(if faulted { Looked::Faulted } else { Looked::Moved })
+}
+
+/// What the batches of one look gave.
+struct Worked<T> {
+    found: T,
+    counted: Advance,
+    ended: Result<(), Stop>,
+    waits_for_memory: bool,
+}
+
+/// Adds up what batches give. After the first that fails no new one is begun, and those under way are finished.
+async fn work_off<T: Tally>(
+    results: impl Stream<Item = Result<T, Stop>>,
+    control: &Control,
+    cease: &CancellationToken,
+    all: &CancellationToken,
+) -> Worked<T> {
+    let mut results = pin!(results);
+    let mut worked =
+        Worked { found: T::default(), counted: Advance::default(), ended: Ok(()), waits_for_memory: false };
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(tally) => {
+                worked.counted.add(tally.advance());
+                worked.found.merge(tally);
+            }
+            Err(stop) => {
+                cease.cancel();
+                // Asked once: what is under way may end after there is room again.
+                let is_short = waits_for_memory(control, &stop).await;
+                worked.waits_for_memory |= is_short;
+                if !is_short && !is_passing(&stop) {
+                    all.cancel();
+                }
+                worked.ended = worked.ended.and(Err(stop));
+            }
+        }
+    }
+    worked
 }
 
 fn is_passing(stop: &Stop) -> bool {

@@ -139,11 +139,11 @@ pub(super) const ASK: i64 = -3;
 /// An answer of `ASK` tells nothing: another way has to be found. A script that worked for 2 ms leaves the rest of its
 /// items to the next one; the clock is a command too, so it is not looked at after every item.
 const SUPPOSED: &str = "
-    local ASK = -3
+    local ASK, call, pcall = -3, redis.call, redis.pcall
     local count, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
     local first = count + 3
     local function micros()
-      local time = redis.call('TIME')
+      local time = call('TIME')
       return time[1] * 1000000 + time[2]
     end
     local began = micros()
@@ -157,11 +157,11 @@ const SUPPOSED: &str = "
     end
     local function is_supposed(key, at)
       if count == 0 then return true end
-      local values = redis.pcall('HMGET', key, unpack(ARGV, 3, count + 2))
+      local values = pcall('HMGET', key, unpack(ARGV, 3, count + 2))
       return not values.err and are_supposed(values, at)
     end
     local function is_too_large(key)
-      return limit > 0 and (redis.call('MEMORY', 'USAGE', key) or 0) > limit
+      return limit > 0 and (call('MEMORY', 'USAGE', key) or 0) > limit
     end";
 
 /// Items: key, values → 1 for each that is as supposed, 0 for others.
@@ -181,7 +181,7 @@ pub(super) static MEASURE_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
          local answers = {{}}
          for at = first, #ARGV, count + 1 do
            local answer = ASK
-           if is_supposed(ARGV[at], at + 1) then answer = redis.call('MEMORY', 'USAGE', ARGV[at]) or 0 end
+           if is_supposed(ARGV[at], at + 1) then answer = call('MEMORY', 'USAGE', ARGV[at]) or 0 end
            answers[#answers + 1] = answer
          end
          return answers"
@@ -196,7 +196,7 @@ pub(super) static READ_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
          for at = first, #ARGV, count + 1 do
            local key, answer = ARGV[at], ASK
            if is_supposed(key, at + 1) and not is_too_large(key) then
-             local payload = redis.call('DUMP', key)
+             local payload = call('DUMP', key)
              answer = payload and {{payload, expiry(key)}}
              if payload then bytes = bytes + #payload end
            end
@@ -215,9 +215,9 @@ pub(super) static COPY_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
          for at = first, #ARGV, count + 2 do
            local source, answer = ARGV[at], ASK
            if is_supposed(source, at + 2) and not is_too_large(source) then
-             answer = redis.pcall('COPY', source, ARGV[at + 1])
+             answer = pcall('COPY', source, ARGV[at + 1])
              if type(answer) ~= 'number' then answer = ASK
-             elseif answer == 0 and redis.call('EXISTS', source) == 0 then answer = -1 end
+             elseif answer == 0 and call('EXISTS', source) == 0 then answer = -1 end
            end
            answers[#answers + 1] = answer
            if is_late(#answers) then break end
@@ -255,13 +255,13 @@ const COMPARE: &str = "
       local ends = expiry(source)
       if ends == -2 then return -1 end
       if is_too_large(source) then return ASK end
-      local ours = redis.pcall('HGETALL', source)
+      local ours = pcall('HGETALL', source)
       if count > 0 and (ours.err or not are_supposed(values_of(ours), at)) then return ASK end
       local others = expiry(target)
       if others == -2 then return -2 end
       if ends ~= others or is_too_large(target) then return ASK end
-      if ours.err then return redis.call('DUMP', source) == redis.call('DUMP', target) and 1 or ASK end
-      local theirs = redis.pcall('HGETALL', target)
+      if ours.err then return call('DUMP', source) == call('DUMP', target) and 1 or ASK end
+      local theirs = pcall('HGETALL', target)
       if theirs.err or not are_equal(ours, theirs) then return ASK end
       if #field_ends(source, ours, 1) > 0 or #field_ends(target, theirs, 1) > 0 then return ASK end
       return 1
@@ -288,7 +288,7 @@ pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
          local answers = {{}}
          for at = first, #ARGV, count + 2 do
            local answer = compare(ARGV[at], ARGV[at + 1], at + 2)
-           if answer == 1 then redis.call('UNLINK', ARGV[at]) end
+           if answer == 1 then call('UNLINK', ARGV[at]) end
            answers[#answers + 1] = answer
            if is_late(#answers) then break end
          end
