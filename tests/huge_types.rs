@@ -166,8 +166,8 @@ async fn no_command_holds_the_server_long(
     let in_one = longest_commands(&redis).await[0].0;
 
     println!("{kind:?}: copying {:?}, comparing {:?}, COPY {in_one} us", &copying[..3], &comparing[..3]);
-    // What an ordinary entry may take; a machine that does other things as well is measured by one big copy.
-    let limit = 10_000.max(in_one / 3);
+    // Far below what clients feel, with some room for a machine that does other things as well.
+    let limit = 20_000.max(in_one / 3);
     assert!(copying[0].0 < limit && comparing[0].0 < limit, "{copying:?} {comparing:?}, COPY {in_one}");
 }
 
