@@ -52,15 +52,21 @@ impl Kind {
         match self {
             Self::Hash => {
                 let field = format!("field:{middle}").into_bytes();
-                vec![on("HSET", &[&field, b"other"]), on("HSET", &[b"new", b"1"]), on("HDEL", &[&field])]
+                vec![
+                    on("HSET", &[&field, b"other"]),
+                    on("HSET", &[b"new", b"1"]),
+                    on("HDEL", &[&field]),
+                    at_once(key, &[b"HDEL", &field], &[b"HSET", b"new", b"1"]),
+                ]
             }
-            Self::Set => vec![on("SADD", &[b"new"]), on("SREM", &[&member(middle)])],
+            Self::Set => vec![on("SADD", &[b"new"]), on("SREM", &[&member(middle)]), exchange(key, &member(middle))],
             Self::SortedSet => vec![
                 // The next number after the score that it has.
                 on("ZADD", &[b"0.10000000000000002", &member(TENTH)]),
                 on("ZADD", &[b"inf", &member(middle)]),
                 on("ZADD", &[b"1", b"new"]),
                 on("ZREM", &[&member(middle)]),
+                at_once(key, &[b"ZREM", &member(middle)], &[b"ZADD", &score(middle), b"new"]),
             ],
             Self::List => vec![
                 on("LSET", &[middle.to_string().as_bytes(), b"other"]),
@@ -72,6 +78,7 @@ impl Kind {
             ],
             Self::Stream => vec![
                 on("XADD", &[b"*", b"field", b"value"]),
+                on("XADD", &[b"MAXLEN", (members - 1).to_string().as_bytes(), b"*", b"field", b"value"]),
                 on("XDEL", &[&id(middle)]),
                 on("XSETID", &[b"9999999999999-9"]),
                 on("XSETID", &[last.as_slice(), b"ENTRIESADDED", b"99999999", b"MAXDELETEDID", &id(members / 2 + 1)]),
@@ -97,13 +104,26 @@ impl Kind {
         };
         let change = match self {
             Self::Hash => cmd("HSET").arg(source).arg(a_member("HRANDFIELD").await).arg("changed").take(),
-            Self::Set => cmd("SREM").arg(source).arg(a_member("SRANDMEMBER").await).take(),
+            Self::Set => exchange(source, &a_member("SRANDMEMBER").await),
             Self::SortedSet => cmd("ZADD").arg(source).arg("-17.25").arg(a_member("ZRANDMEMBER").await).take(),
             Self::List => cmd("LSET").arg(source).arg(0).arg("changed").take(),
             Self::Stream => cmd("XDEL").arg(source).arg(id(PENDING)).take(),
         };
         assert_ne!(run_on_owner(redis, source, &change).await, Answer::Nil, "{self:?} changes");
     }
+}
+
+/// Another member takes the place of this one: there are as many as before.
+fn exchange(key: &[u8], member: &[u8]) -> Cmd {
+    at_once(key, &[b"SREM", member], &[b"SADD", b"new"])
+}
+
+/// Two changes of one key, each a name and arguments, of which nobody sees one alone.
+fn at_once(key: &[u8], first: &[&[u8]], second: &[&[u8]]) -> Cmd {
+    let script = "local words = tonumber(ARGV[1])
+                  redis.call(ARGV[2], KEYS[1], unpack(ARGV, 3, words + 1))
+                  return redis.call(ARGV[words + 2], KEYS[1], unpack(ARGV, words + 3))";
+    cmd("EVAL").arg(script).arg(1).arg(key).arg(first.len()).arg(first).arg(second).take()
 }
 
 /// A member whose score is 0.1: what two texts of one number differ in.
