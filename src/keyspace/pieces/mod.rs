@@ -8,6 +8,7 @@ mod contrast;
 mod groups;
 mod hash;
 mod list;
+mod permission;
 mod set;
 mod sorted_set;
 mod stream;
@@ -23,6 +24,7 @@ use crate::model::key::RedisKey;
 
 use contrast::Contrast;
 pub(super) use groups::Groups;
+use permission::NOT_PERMITTED;
 
 /// Entries that take more memory can't be copied in one piece without holding the server too long: what takes time
 /// is members, and one that is stored by itself takes some 70 bytes at least, so that these are 15,000 or 10 ms.
@@ -145,9 +147,13 @@ impl Keyspace {
     pub async fn obstacle_to_pieces(&self, key: &RedisKey) -> Result<Option<&'static str>, Fault> {
         let shape = match self.shape(key).await {
             Err(fault) if fault.class == FaultClass::UnknownCommand => return Ok(Some(OLD_SERVER)),
+            Err(fault) if fault.class == FaultClass::NotPermitted => return Ok(Some(NOT_PERMITTED)),
             other => other?,
         };
         let Some(shape) = shape else { return Ok(self.is_there(key).await?.then_some(OTHER_TYPE)) };
+        if !self.may_copy(shape.kind, key).await? {
+            return Ok(Some(NOT_PERMITTED));
+        }
         let mut cursor = shape.first_doubt();
         while let Some(piece) = self.piece(key, &shape, &mut cursor).await? {
             if let Some(obstacle) = piece.obstacle(self, key).await? {
