@@ -468,6 +468,11 @@ async fn what_can_not_be_copied_exactly_is_refused(#[values(1, 3)] primaries: us
     copy_refused("more than 1,000 groups").await;
 
     run_on_owner(&redis, SOURCE, cmd("UNLINK").arg(SOURCE)).await;
+    run_on_owner(&redis, SOURCE, cmd("CONFIG").arg("SET").arg("set-max-intset-entries").arg(1_000_000)).await;
+    load(&redis, [Entry::new(SOURCE, Value::Set((0..300_000).map(|n| n.to_string().into_bytes()).collect()))]).await;
+    refused("one block").await;
+
+    run_on_owner(&redis, SOURCE, cmd("UNLINK").arg(SOURCE)).await;
     load(&redis, [Entry::new(SOURCE, Value::string(vec![b'x'; 2 << 20]))]).await;
     refused("a string").await;
 }

@@ -35,6 +35,7 @@ const PIECE_MEMBERS: u64 = 1_000;
 const PIECE_BYTES: u64 = 256 * 1024;
 
 const OTHER_TYPE: &str = "it is a string or a module's value; split or remove it";
+const ONE_BLOCK: &str = "Redis stores it as one block, which can't be read in pieces; lower hash-max-listpack-entries and the like, then rewrite it";
 const OLD_SERVER: &str =
     "Redis before 7.0 does not tell when an entry ends; update Redis, or split or remove the entry";
 
@@ -154,6 +155,9 @@ impl Keyspace {
         if !self.may_copy(shape.kind, key).await? {
             return Ok(Some(NOT_PERMITTED));
         }
+        if self.is_one_block(key, shape.kind).await? {
+            return Ok(Some(ONE_BLOCK));
+        }
         let mut cursor = shape.first_doubt();
         while let Some(piece) = self.piece(key, &shape, &mut cursor).await? {
             if let Some(obstacle) = piece.obstacle(self, key).await? {
@@ -177,6 +181,19 @@ impl Keyspace {
 
     async fn kind(&self, key: &RedisKey) -> Result<Option<Kind>, Fault> {
         Ok(Kind::named(&value::bytes(self.run_one(Command::on("TYPE", key)).await?)?))
+    }
+
+    /// Whether scans answer with the whole entry, as they do for what is small by the server's settings; and each
+    /// member that is added to a copy would be looked for in all of it. Who may not ask is believed to have none.
+    async fn is_one_block(&self, key: &RedisKey, kind: Kind) -> Result<bool, Fault> {
+        if matches!(kind, Kind::List | Kind::Stream) {
+            return Ok(false);
+        }
+        match self.run_one(Command::sub("OBJECT", "ENCODING", key)).await {
+            Err(fault) if fault.class == FaultClass::NotPermitted => Ok(false),
+            Ok(Value::Nil) => Ok(false),
+            encoding => Ok(!matches!(value::bytes(encoding?)?.as_slice(), b"hashtable" | b"skiplist")),
+        }
     }
 
     /// An entry's shape, if it comes in pieces.
