@@ -476,3 +476,27 @@ async fn what_can_not_be_copied_exactly_is_refused(#[values(1, 3)] primaries: us
     load(&redis, [Entry::new(SOURCE, Value::string(vec![b'x'; 2 << 20]))]).await;
     refused("a string").await;
 }
+
+/// From the mark on the target is the truth: what the application does to it is diverged, and keeps the original.
+#[rstest]
+#[tokio::test]
+async fn a_diverged_target_keeps_its_original(
+    #[values(Kind::Hash, Kind::Set, Kind::SortedSet, Kind::List, Kind::Stream)] kind: Kind,
+    #[values(1, 3)] primaries: usize,
+) {
+    let redis = Redis::start(primaries).await;
+    let redis = redis.endpoint();
+    load(&redis, [tenant()]).await;
+    kind.load(&redis, SOURCE, 100_000, None).await;
+    let bench = Bench::with_layout(&redis, KeyLayout::TenantTag);
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    let last = kind.changes(TARGET, 100_000).pop().expect("a change");
+    run_on_owner(&redis, TARGET, &last).await;
+    let before = bench.snapshot().await.0;
+
+    assert_eq!(bench.compare().await.expect("a comparison").different, 1);
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+
+    assert_eq!((report.removed, report.kept_diverged), (1, 1));
+    before.filter(|key, _| key != b"tenant:huge").assert_same(&bench.snapshot().await.0, "both sides stay");
+}
