@@ -22,6 +22,7 @@ use support::command_line::CommandLine;
 use support::engine::{Bench, Expected, Reins, run_on_owner};
 use support::fixture::read_fixture;
 use support::generator::{Generator, noise, now_ms};
+use support::huge::Kind;
 use support::load::load;
 use support::redis_client::Endpoint;
 use support::redis_cluster::Cluster;
@@ -68,6 +69,9 @@ fn documented_user(server: &str) -> String {
     assert!(README.contains(&format!("append `{newer}`")) && README.contains(&format!("`{older}` takes the place")));
     if server == OLD { line.replace(" +pexpiretime", older) } else { line + newer }
 }
+
+/// What README's user needs beside, where entries of other types than hashes are huge.
+const OTHER_TYPES: &str = " +scard +sscan +smismember +sadd +zcard +zscan +zmscore +zadd +llen +rpush +xlen +xadd +xsetid +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|createconsumer +xgroup|destroy +xpending +xclaim +time";
 
 /// The engine as README's user.
 fn bench(redis: &Endpoint) -> Bench {
@@ -320,4 +324,45 @@ async fn a_huge_hash_is_copied_in_pieces_unless_its_fields_expire(
     assert_eq!(bench.compare().await.expect("a comparison").different, 0);
     let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
     assert_eq!((report.removed, report.kept()), (2, 0));
+}
+
+/// A stream whose commands the user may not run, and then all types, by a user who may.
+#[rstest]
+#[tokio::test]
+async fn huge_entries_of_every_type_are_copied_in_pieces(
+    #[values("redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
+    #[values(1, 3)] primaries: usize,
+) {
+    let redis = Redis::start(server, primaries).await;
+    let redis = redis.endpoint();
+    load(&redis, [tenant("huge")]).await;
+    for kind in Kind::ALL {
+        let key = format!("tenant:huge:{kind:?}");
+        kind.load(&redis, key.as_bytes(), 100_000, Some(now_ms() + DAY)).await;
+    }
+    let mut bench = Bench::with_layout(&redis, KeyLayout::TenantTag);
+    bench.endpoint.username = Some(USER.to_owned());
+    bench.endpoint.password = Some(PASSWORD.to_owned().into());
+    assert!(README.contains(&format!("append `{OTHER_TYPES}`")));
+    let plan = bench.plan().await.expect("a plan");
+    let refused = plan.errors().find(|finding| finding.code == FindingCode::HugeEntries).expect("a refusal");
+    assert!(refused.message.contains("ACL"), "{}", refused.message);
+    for primary in redis.primaries().await {
+        let mut grant = redis::cmd("ACL");
+        grant.arg("SETUSER").arg(USER).arg(OTHER_TYPES.split_whitespace().collect::<Vec<_>>());
+        grant.exec_async(&mut primary.connection.clone()).await.expect("more rights");
+    }
+    let before = bench.snapshot().await.0;
+
+    let walk = bench.migrate(&Control::unattended()).await.expect("a mark");
+
+    assert_eq!((walk.plan.seen.huge, walk.apply.copied, walk.verify.equal), (5, 6, 6));
+    let after = bench.snapshot().await.0;
+    for kind in Kind::ALL {
+        let (source, target) = (format!("tenant:huge:{kind:?}"), format!("{{tenant:huge}}:{kind:?}"));
+        let (was, is) = (&before[source.as_bytes()], &after[target.as_bytes()]);
+        assert!(was == is && *was == after[source.as_bytes()], "{kind:?}: {was:?} became {is:?}");
+    }
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+    assert_eq!((report.removed, report.kept()), (6, 0));
 }

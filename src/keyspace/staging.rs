@@ -1,4 +1,4 @@
-//! Copies huge hashes in pieces by way of a staging key, and holds the keys of a decision with `WATCH`.
+//! Copies huge entries in pieces by way of a staging key, and holds the keys of a decision with `WATCH`.
 //!
 //! Owns the staging key: made in the target's slot, never without an expiry, renamed to the target in one
 //! transaction. Its content is added over a connection of its own and never sent twice, so that no piece can land
@@ -14,7 +14,7 @@ use crate::keyspace::compare::Comparison;
 use crate::keyspace::connection::Connection;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
-use crate::keyspace::pieces::{Cursor, Shape};
+use crate::keyspace::pieces::{Cursor, Groups, Shape};
 use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
@@ -24,6 +24,9 @@ use crate::model::slot::{hash_tag, slot_of};
 
 /// How long an orphaned staging key stays.
 const STAGING_LIFE_MILLIS: u64 = 60_000;
+
+/// Commands of one transaction that fills a staging key.
+const COMMANDS_AT_ONCE: usize = 1_000;
 
 /// Times that a source is copied anew because it changed meanwhile.
 const ATTEMPTS: usize = 3;
@@ -62,10 +65,13 @@ pub struct Watched {
     connection: Connection,
     node: NodeAddress,
     undisturbed: u64,
+    /// What of the keys `WATCH` does not watch.
+    unwatched: Vec<(RedisKey, Groups)>,
 }
 
 impl Writer {
-    /// Watches a key, and `also` where it lies on the same server.
+    /// Watches a key, and `also` where it lies on the same server. Groups of a stream are no part of what Redis
+    /// watches: those of both are read now, and once more before anything is done.
     ///
     /// # Errors
     /// [`FaultClass::Disturbed`] if the node is another run of the server than the one known; the fault that
@@ -78,12 +84,16 @@ impl Writer {
         if server::describe(self, &owner.address).await?.is_none_or(|now| now.run_id != owner.run_id) {
             return Err(Fault::of(FaultClass::Disturbed, &owner.address));
         }
-        let mut watched = Watched { connection, node: owner.address.clone(), undisturbed };
+        let mut watched =
+            Watched { connection, node: owner.address.clone(), undisturbed, unwatched: Vec::with_capacity(2) };
         let mut watch = cmd("WATCH").arg(key.as_bytes()).take();
         if !self.endpoint().cluster {
             watch.arg(also.as_bytes());
         }
         watched.send(&watch).await?;
+        for key in [key, also] {
+            watched.unwatched.push((key.clone(), self.unwatched(key).await?));
+        }
         Ok(watched)
     }
 
@@ -155,9 +165,10 @@ impl Writer {
         if let Some(ended) = self.fill(&mut filling, &watched.node, source, &shape, staging, go_on).await? {
             return Ok(Some(ended));
         }
-        // On one server the source is watched; on a cluster it is compared.
+        // On one server the source is watched, as far as Redis watches; on a cluster it is compared.
         let refresh = || Command::on("PEXPIRE", staging).arg(STAGING_LIFE_MILLIS);
-        if self.endpoint().cluster && !self.is_staged(source, staging, &refresh).await? {
+        let unwatched = if self.endpoint().cluster { Cursor::Start } else { shape.first_unwatched() };
+        if !self.is_staged(source, staging, &unwatched, &refresh).await? {
             return Ok(None);
         }
         watched.send(cmd("WATCH").arg(staging.as_bytes())).await?;
@@ -181,7 +192,8 @@ impl Writer {
         let (Some(now), Some(staged)) = (self.shape(source).await?, self.shape(staging).await?) else {
             return Ok(false);
         };
-        Ok((now.fields, now.expiry) == (shape.fields, shape.expiry) && staged.fields == shape.fields)
+        let is_unchanged = (now.kind, now.members, now.expiry) == (shape.kind, shape.members, shape.expiry);
+        Ok(is_unchanged && (staged.kind, staged.members) == (shape.kind, shape.members))
     }
 
     /// Adds every piece, each in one transaction with the staging key's expiry. Gives what ended it early.
@@ -199,11 +211,11 @@ impl Writer {
             if !go_on() {
                 return Ok(Some(Staged::Interrupted));
             }
-            if let Some(obstacle) = piece.obstacle() {
+            if let Some(obstacle) = piece.obstacle(self, source).await? {
                 return Ok(Some(Staged::Impossible(obstacle)));
             }
-            if let Some(addition) = piece.addition(staging) {
-                self.add(connection, node, staging, addition).await?;
+            for additions in piece.additions(staging).chunks(COMMANDS_AT_ONCE) {
+                self.add(connection, node, staging, additions).await?;
             }
         }
         Ok(None)
@@ -214,12 +226,14 @@ impl Writer {
         connection: &mut Connection,
         node: &NodeAddress,
         staging: &RedisKey,
-        addition: Cmd,
+        additions: &[Cmd],
     ) -> Result<(), Fault> {
         self.check_lease(node)?;
         let mut transaction = Pipeline::new();
         transaction.atomic();
-        transaction.add_command(addition);
+        for addition in additions {
+            transaction.add_command(addition.clone());
+        }
         transaction.add_command(cmd("PEXPIRE").arg(staging.as_bytes()).arg(STAGING_LIFE_MILLIS).take());
         let answer: Result<Value, _> = transaction.query_async(&mut connection.inner).await;
         answer.map(|_| ()).map_err(|error| Fault::classify(&error, node))
@@ -227,6 +241,11 @@ impl Writer {
 
     /// `MULTI … EXEC`; false if a watched key was touched.
     async fn commit(&self, mut watched: Watched, writes: &[Cmd]) -> Result<bool, Fault> {
+        for (key, groups) in &watched.unwatched {
+            if self.unwatched(key).await? != *groups {
+                return Ok(false);
+            }
+        }
         if self.disturbances() != watched.undisturbed {
             return Err(Fault::of(FaultClass::Disturbed, &watched.node));
         }

@@ -19,6 +19,7 @@ pub mod events;
 pub mod expectation;
 pub mod fixture;
 pub mod generator;
+pub mod huge;
 pub mod load;
 pub mod ports;
 pub mod process;
