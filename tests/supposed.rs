@@ -127,6 +127,9 @@ async fn heavy_entries_are_spared(#[case] primaries: usize) {
     assert_eq!(writer.compare_supposed(&supposed, Spare::Heavy).await, Ok(vec![None]));
     assert_eq!(writer.unlink_supposed(&supposed, writer.disturbances()).await, Ok(vec![None]));
     assert!(exists(&redis, b"heavy").await);
+    // A target that grew is as heavy as a source.
+    run_on_owner(&redis, b"heavy", cmd("HDEL").arg("heavy").arg("x")).await;
+    assert_eq!(writer.compare_supposed(&supposed, Spare::Heavy).await, Ok(vec![None]));
     held.release().await;
 }
 

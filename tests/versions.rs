@@ -11,15 +11,19 @@ use std::time::Duration;
 
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::engine::lock::{Lease, Taken};
+use outpost_migrate_redis::keyspace::compare::Comparison;
 use outpost_migrate_redis::keyspace::conditional::Outcome;
+use outpost_migrate_redis::keyspace::copy::Copied;
+use outpost_migrate_redis::keyspace::supposed::{Spare, Supposed};
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::finding::FindingCode;
 use outpost_migrate_redis::model::key::RedisKey;
+use outpost_migrate_redis::model::mapping::{Answer, Premise, Probe};
 use outpost_migrate_redis::model::policy::DivergedPolicy;
 use rstest::rstest;
 
 use support::command_line::CommandLine;
-use support::engine::{Bench, Expected, Reins, run_on_owner};
+use support::engine::{Bench, Expected, Reins, hset, run_on_owner};
 use support::fixture::read_fixture;
 use support::generator::{Generator, noise, now_ms};
 use support::huge::Kind;
@@ -90,6 +94,38 @@ async fn loaded(redis: &Endpoint) -> Expected {
     let expected = Expected::load_entries(redis, all, KeyLayout::Outpost).await;
     assert!(expected.targets.values().filter(|held| held.expiry_ms.is_some()).count() > 5, "some targets expire");
     expected
+}
+
+/// What a script can't do, another way does: so that README's user has the quick way is seen by the scripts alone.
+#[rstest]
+#[tokio::test]
+async fn scripts_work_for_the_documented_user(
+    #[values("redis-6.2.14", "redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
+    #[values(1, 3)] primaries: usize,
+) {
+    let redis = Redis::start(server, primaries).await;
+    let redis = redis.endpoint();
+    hset(&redis, b"tenant:quick", "id", "quick").await;
+    let probe = Probe::Fields { key: "tenant:quick".into(), fields: &["id", "deleted_at"] };
+    let premise = Premise::new(probe, Answer::Fields(vec![Some(b"quick".to_vec()), None])).expect("a premise");
+    let target = "tenant:{quick}:tenant".into();
+    let supposed = [Supposed { target: &target, premise: &premise }];
+    let bench = bench(&redis);
+    let held = bench.hold().await;
+    let writer = &held.writer;
+    assert_eq!(writer.hold(&[&premise]).await, [true]);
+    assert!(writer.measure_supposed(&[&premise]).await[0].is_some_and(|bytes| bytes > 0));
+    for spare in [Spare::None, Spare::Heavy] {
+        assert_eq!(writer.compare_supposed(&supposed, spare).await, Ok(vec![Some(Comparison::TargetMissing)]));
+    }
+    assert_eq!(writer.copy_supposed(&supposed, Spare::Heavy).await, Ok(vec![Some(Copied::Made)]));
+    assert_eq!(writer.copy_supposed(&supposed, Spare::None).await, Ok(vec![Some(Copied::TargetExists)]));
+    for spare in [Spare::None, Spare::Heavy] {
+        assert_eq!(writer.compare_supposed(&supposed, spare).await, Ok(vec![Some(Comparison::Equal)]));
+    }
+    let unlinked = writer.unlink_supposed(&supposed, writer.disturbances()).await;
+    assert_eq!(unlinked, Ok(vec![(!redis.cluster).then_some(Outcome::Done)]));
+    held.release().await;
 }
 
 #[rstest]

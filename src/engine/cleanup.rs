@@ -114,7 +114,8 @@ struct Remover<'a> {
 impl Remover<'_> {
     async fn remove(&self, mut keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
         keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
-        let Supposition { sources, mut open, .. } = suppose(self.assignment, self.rename, keys);
+        let Supposition { sources, current, mut open } = suppose(self.assignment, self.rename, keys);
+        open.extend(current.into_iter().map(|(key, ..)| key));
         self.control.pace(sources.len()).await?;
         let mut report = CleanupReport::default();
         let left = self.remove_supposed(sources, &mut report).await?;

@@ -33,7 +33,7 @@ impl Likely {
 pub(super) struct Supposition {
     pub(super) sources: Vec<Likely>,
     /// Keys that are current already if all their premises hold.
-    current: Vec<(RedisKey, &'static str, Vec<Premise>)>,
+    pub(super) current: Vec<(RedisKey, &'static str, Vec<Premise>)>,
     /// Keys of which the name does not say enough.
     pub(super) open: Vec<RedisKey>,
 }

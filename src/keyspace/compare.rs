@@ -9,7 +9,8 @@ use crate::keyspace::bulk::Bulk;
 use crate::keyspace::fault::Fault;
 use crate::keyspace::read::Payload;
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::{script, supposed, value};
+use crate::keyspace::supposed::{self, Spare};
+use crate::keyspace::{script, value};
 use crate::model::difference::Difference;
 use crate::model::entry::Entry;
 use crate::model::key::RedisKey;
@@ -74,7 +75,8 @@ impl Keyspace {
     async fn compare_within(&self, pairs: &[(RedisKey, RedisKey)]) -> Result<Vec<Option<Comparison>>, Fault> {
         let keys: Vec<&[u8]> =
             pairs.iter().flat_map(|(source, target)| [source.as_bytes(), target.as_bytes()]).collect();
-        let bulk = Bulk { leading: supposed::nothing(), words_each: 2, ..Bulk::of(&script::COMPARE_PAIRS) };
+        let bulk =
+            Bulk { leading: supposed::leading(&[], Spare::Heavy), words_each: 2, ..Bulk::of(&script::COMPARE_PAIRS) };
         self.in_bulk(&bulk, &keys).await.into_iter().map(|answer| Ok(by_script(answer)?.into_comparison())).collect()
     }
 

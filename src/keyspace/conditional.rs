@@ -14,7 +14,7 @@ use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::read::Payload;
 use crate::keyspace::script::{self, Script};
 use crate::keyspace::server;
-use crate::keyspace::supposed;
+use crate::keyspace::supposed::{self, Spare};
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
 use crate::model::change::FieldChange;
@@ -89,7 +89,7 @@ impl Writer {
         }
         let keys: Vec<&[u8]> =
             pairs.iter().flat_map(|(source, target)| [source.as_bytes(), target.as_bytes()]).collect();
-        let leading = supposed::nothing();
+        let leading = supposed::leading(&[], Spare::Heavy);
         let bulk = Bulk { leading, words_each: 2, undisturbed: Some(undisturbed), ..Bulk::of(&script::UNLINK_EQUAL) };
         let outcome = |answer| {
             Ok(match by_script(answer)? {

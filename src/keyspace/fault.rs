@@ -146,6 +146,12 @@ impl FaultClass {
         }
     }
 
+    /// Whether there is no connection any more.
+    #[must_use]
+    pub fn is_connection_lost(self) -> bool {
+        matches!(self, Self::Timeout | Self::Connection | Self::UnknownHost | Self::ClosedAtOnce | Self::TlsUnanswered)
+    }
+
     /// What was wrong and what to do, in one line.
     #[must_use]
     pub fn explain(self) -> &'static str {

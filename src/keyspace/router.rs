@@ -11,7 +11,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::join_all;
 use redis::{Cmd, Pipeline, RedisResult, Value};
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::keyspace::command::Command;
 use crate::keyspace::connection::{self, Connection, Identity};
@@ -31,8 +31,23 @@ pub struct Keyspace {
     name: String,
     lease: Option<LeaseClock>,
     topology: RwLock<Arc<Topology>>,
-    connections: Mutex<HashMap<NodeAddress, Arc<Mutex<Slot>>>>,
+    connections: Mutex<HashMap<NodeAddress, Arc<Place>>>,
     disturbances: AtomicU64,
+}
+
+/// Scripts under way to one node: one is worked on while the next waits there and another's answer is read here.
+const TURNS: usize = 3;
+
+/// What belongs to one node.
+struct Place {
+    slot: Mutex<Slot>,
+    turns: Semaphore,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { slot: Mutex::default(), turns: Semaphore::new(TURNS) }
+    }
 }
 
 /// A place for a node's connection; remembers the last one so that nothing in flight on it lands late.
@@ -180,6 +195,20 @@ impl Keyspace {
         }
     }
 
+    /// Sends a script's command to one node when few others are under way there, if it is still wanted then: a server
+    /// works on all that it read from a connection at once before it turns to other clients.
+    pub(super) async fn take_turn(
+        &self,
+        node: &NodeAddress,
+        command: impl FnOnce() -> Option<Cmd>,
+        undisturbed: Option<u64>,
+    ) -> Option<Result<Value, Fault>> {
+        let place = self.place(node).await;
+        // Nobody closes it, so there always is a turn.
+        let _turn = place.turns.acquire().await;
+        self.ask_node_all(node, vec![command()?], undisturbed).await.pop()
+    }
+
     /// Sends commands to one node, whatever slots it owns. A node that lost the scripts gets them again.
     pub(super) async fn ask_node_all(
         &self,
@@ -253,13 +282,13 @@ impl Keyspace {
     }
 
     /// Each node has a place of its own, so that opening a connection to one that hangs holds up no other.
-    async fn slot(&self, node: &NodeAddress) -> Arc<Mutex<Slot>> {
+    async fn place(&self, node: &NodeAddress) -> Arc<Place> {
         Arc::clone(self.connections.lock().await.entry(node.clone()).or_default())
     }
 
     async fn connection(&self, node: &NodeAddress) -> Result<Connection, Fault> {
-        let slot = self.slot(node).await;
-        let mut slot = slot.lock().await;
+        let place = self.place(node).await;
+        let mut slot = place.slot.lock().await;
         if let Some(live) = &slot.live {
             return Ok(live.clone());
         }
@@ -277,8 +306,8 @@ impl Keyspace {
 
     async fn drop_connection(&self, node: &NodeAddress, identity: &Identity) {
         self.disturbances.fetch_add(1, Ordering::SeqCst);
-        let slot = self.slot(node).await;
-        let mut slot = slot.lock().await;
+        let place = self.place(node).await;
+        let mut slot = place.slot.lock().await;
         if slot.live.as_ref().is_some_and(|live| live.identity == *identity) {
             slot.live = None;
             slot.dropped = Some(identity.clone());

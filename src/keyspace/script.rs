@@ -136,18 +136,12 @@ pub(super) const ASK: i64 = -3;
 /// to be touched (0: any may be), the names of the fields, and from `first` on the items. Values of an item that are
 /// supposed stand in its words; an empty one means that there is no such field.
 ///
-/// An answer of `ASK` tells nothing: another way has to be found. A script that worked for 2 ms leaves the rest of its
-/// items to the next one; the clock is a command too, so it is not looked at after every item.
+/// An answer of `ASK` tells nothing: another way has to be found. There is no look at the clock: since Redis 7.2 it
+/// stands still inside a script. What bounds a script is how many items it gets and how large each may be.
 const SUPPOSED: &str = "
     local ASK, call, pcall = -3, redis.call, redis.pcall
     local count, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
     local first = count + 3
-    local function micros()
-      local time = call('TIME')
-      return time[1] * 1000000 + time[2]
-    end
-    local began = micros()
-    local function is_late(items) return items % 5 == 1 and micros() - began > 2000 end
     local function are_supposed(values, at)
       for number = 1, count do
         local value = values[number]
@@ -201,7 +195,7 @@ pub(super) static READ_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
              if payload then bytes = bytes + #payload end
            end
            answers[#answers + 1] = answer
-           if bytes > {ENOUGH_BYTES} or is_late(#answers) then break end
+           if bytes > {ENOUGH_BYTES} then break end
          end
          return answers"
     ))
@@ -220,7 +214,6 @@ pub(super) static COPY_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
              elseif answer == 0 and call('EXISTS', source) == 0 then answer = -1 end
            end
            answers[#answers + 1] = answer
-           if is_late(#answers) then break end
          end
          return answers"
     ))
@@ -252,12 +245,11 @@ const COMPARE: &str = "
       return true
     end
     local function compare(source, target, at)
-      local ends = expiry(source)
-      if ends == -2 then return -1 end
       if is_too_large(source) then return ASK end
       local ours = pcall('HGETALL', source)
       if count > 0 and (ours.err or not are_supposed(values_of(ours), at)) then return ASK end
-      local others = expiry(target)
+      local ends, others = expiry(source), expiry(target)
+      if ends == -2 then return -1 end
       if others == -2 then return -2 end
       if ends ~= others or is_too_large(target) then return ASK end
       if ours.err then return call('DUMP', source) == call('DUMP', target) and 1 or ASK end
@@ -274,7 +266,6 @@ pub(super) static COMPARE_PAIRS: LazyLock<Script> = LazyLock::new(|| {
          local answers = {{}}
          for at = first, #ARGV, count + 2 do
            answers[#answers + 1] = compare(ARGV[at], ARGV[at + 1], at + 2)
-           if is_late(#answers) then break end
          end
          return answers"
     ))
@@ -290,7 +281,6 @@ pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
            local answer = compare(ARGV[at], ARGV[at + 1], at + 2)
            if answer == 1 then call('UNLINK', ARGV[at]) end
            answers[#answers + 1] = answer
-           if is_late(#answers) then break end
          end
          return answers"
     ))

@@ -16,6 +16,7 @@ use crate::keyspace::router::Keyspace;
 use crate::keyspace::script::{self, Script};
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
+use crate::model::entry::Value as Content;
 use crate::model::key::RedisKey;
 use crate::model::mapping::Premise;
 
@@ -28,8 +29,9 @@ pub struct Supposed<'a> {
     pub premise: &'a Premise,
 }
 
-/// Entries that take more memory are not worked on by a script for many: some in a row would hold the server too long.
-pub const HEAVY_BYTES: u64 = 64 * 1024;
+/// Entries that take more memory are not worked on by a script for many: a whole chunk of smaller ones takes the server
+/// a millisecond or two.
+pub const HEAVY_BYTES: u64 = 8 * 1024;
 
 /// Entries that a script must leave alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +51,11 @@ impl Spare {
     }
 }
 
-/// The leading arguments where nothing is supposed and nothing spared.
-pub(super) fn nothing() -> Vec<Vec<u8>> {
-    vec![b"0".to_vec(), b"0".to_vec()]
+/// The leading arguments of the scripts that look at what is supposed of each item.
+pub(super) fn leading(fields: &[&str], spare: Spare) -> Vec<Vec<u8>> {
+    let mut leading = vec![fields.len().to_string().into_bytes(), spare.limit().to_string().into_bytes()];
+    leading.extend(fields.iter().map(|name| name.as_bytes().to_vec()));
+    leading
 }
 
 impl Keyspace {
@@ -92,22 +96,48 @@ impl Keyspace {
         targets: &[&RedisKey],
         spare: Spare,
     ) -> Result<Vec<Option<Comparison>>, Fault> {
-        let read = self.read_supposed(premises, spare).await?;
+        let mut read = self.read_supposed(premises, spare).await?;
         let told: Vec<usize> = (0..read.len()).filter(|&index| matches!(read[index], Some(Some(_)))).collect();
-        let asked: Vec<RedisKey> = told.iter().map(|&index| targets[index].clone()).collect();
+        let asked: Vec<&[u8]> = told.iter().map(|&index| targets[index].as_bytes()).collect();
         let mut results: Vec<Option<Comparison>> =
             read.iter().map(|source| matches!(source, Some(None)).then_some(Comparison::SourceGone)).collect();
-        let mut read = read;
-        for (index, target) in told.into_iter().zip(self.payloads(&asked).await?) {
-            results[index] = by_payload(&[read[index].take().flatten(), target]);
+        let mut unsure = Vec::new();
+        let bulk = Bulk { leading: leading(&[], spare), ..Bulk::of(&script::READ_SUPPOSED) };
+        for (index, target) in told.into_iter().zip(self.in_bulk(&bulk, &asked).await) {
+            // A heavy target, or one that nobody could read, is left for the ordinary way.
+            let Some(target) = told_of(target) else { continue };
+            results[index] = by_payload(&[read[index].take().flatten(), payload(target)?]);
+            if results[index].is_none() {
+                unsure.push(index);
+            }
         }
+        self.compare_supposed_hashes(premises, targets, &unsure, &mut results).await?;
         Ok(results)
+    }
+
+    /// Payloads of equal hashes may differ; their fields do not.
+    async fn compare_supposed_hashes(
+        &self,
+        premises: &[&Premise],
+        targets: &[&RedisKey],
+        unsure: &[usize],
+        results: &mut [Option<Comparison>],
+    ) -> Result<(), Fault> {
+        let keys: Vec<RedisKey> =
+            unsure.iter().flat_map(|&index| [premises[index].key().clone(), targets[index].clone()]).collect();
+        let entries = self.entries(&keys).await?;
+        for (&index, pair) in unsure.iter().zip(entries.chunks(2)) {
+            let [Some(source), Some(target)] = pair else { continue };
+            let holds = matches!(&source.value, Content::Hash(fields) if premises[index].holds(fields));
+            results[index] = (holds && source == target).then_some(Comparison::Equal);
+        }
+        Ok(())
     }
 
     /// Payload and expiry of each key of which the premise holds, or that it is gone.
     async fn read_supposed(&self, premises: &[&Premise], spare: Spare) -> Result<Vec<Option<Option<Payload>>>, Fault> {
         let answers = self.suppose(&script::READ_SUPPOSED, premises, None, spare, None).await;
-        answers.into_iter().map(|answer| told(answer).map(payload).transpose()).collect()
+        answers.into_iter().map(|answer| told_of(answer).map(payload).transpose()).collect()
     }
 
     /// What a script says of each source; `undisturbed` is the count of disturbances after which nothing may be sent.
@@ -129,10 +159,8 @@ impl Keyspace {
             words.extend(targets.map(|targets| targets[index].as_bytes()));
             words.extend(premise.values());
         }
-        let mut leading = vec![fields.len().to_string().into_bytes(), spare.limit().to_string().into_bytes()];
-        leading.extend(fields.iter().map(|name| name.as_bytes().to_vec()));
         let words_each = fields.len() + 1 + usize::from(targets.is_some());
-        let bulk = Bulk { leading, words_each, undisturbed, ..Bulk::of(script) };
+        let bulk = Bulk { leading: leading(fields, spare), words_each, undisturbed, ..Bulk::of(script) };
         for (index, answer) in asked.into_iter().zip(self.in_bulk(&bulk, &words).await) {
             results[index] = answer;
         }
@@ -208,12 +236,12 @@ impl Writer {
 }
 
 /// A script's answer, if it tells anything.
-fn told(answer: Option<Value>) -> Option<Value> {
+fn told_of(answer: Option<Value>) -> Option<Value> {
     answer.filter(|answer| *answer != Value::Int(script::ASK))
 }
 
 fn copied(answer: Option<Value>) -> Result<Option<Copied>, Fault> {
-    match told(answer).map(value::int).transpose()? {
+    match told_of(answer).map(value::int).transpose()? {
         None => Ok(None),
         Some(1) => Ok(Some(Copied::Made)),
         Some(0) => Ok(Some(Copied::TargetExists)),

@@ -3,6 +3,8 @@
 //! Owns the vocabulary between the engine and a migration: a mapping, the reads a migration may ask
 //! for where the key alone is ambiguous, and why a key stays where it is.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::model::key::RedisKey;
@@ -160,6 +162,12 @@ impl Premise {
     #[must_use]
     pub fn fields(&self) -> &'static [&'static str] {
         self.fields
+    }
+
+    /// Whether a hash is as supposed.
+    #[must_use]
+    pub fn holds(&self, hash: &BTreeMap<Vec<u8>, Vec<u8>>) -> bool {
+        self.fields.iter().zip(&self.values).all(|(name, value)| hash.get(name.as_bytes()) == value.as_ref())
     }
 
     /// The value of each field; empty where the hash must not have it.

@@ -125,7 +125,7 @@ pub struct Seen {
     pub estimated_bytes: u64,
     /// Examples of what goes where.
     pub sample: Sample<(RedisKey, RedisKey)>,
-    /// Sources that take more than 64 KiB of memory themselves or at their targets, huge ones among them.
+    /// Sources that take more than 8 KiB of memory themselves or at their targets, huge ones among them.
     #[serde(skip)]
     pub heavy: u64,
     /// Entries too big for one piece, among sources and their targets; told by a finding.
