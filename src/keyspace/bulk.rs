@@ -18,10 +18,6 @@ use crate::keyspace::script::Script;
 use crate::keyspace::value;
 use crate::model::slot::slot_of_bytes;
 
-/// Items of one command. What a script does with so many ordinary entries takes a third of a millisecond; one that
-/// meets larger entries answers for fewer, see [`Script`].
-const CHUNK: usize = 32;
-
 /// What is asked of each item.
 pub(super) struct Bulk<'a> {
     /// Takes the leading arguments, then the words of all items; gives one answer for each of as many items, from the
@@ -87,7 +83,7 @@ impl Keyspace {
     ) -> Vec<(usize, Value)> {
         let mut answered = Vec::with_capacity(open.len());
         while !open.is_empty() {
-            let chunks: Vec<&[usize]> = open.chunks(CHUNK).collect();
+            let chunks: Vec<&[usize]> = open.chunks(bulk.script.items()).collect();
             // Where a connection broke, waiting for each of the others to break as well would take minutes.
             let is_lost = AtomicBool::new(false);
             let asked = chunks.iter().map(async |items| {

@@ -5,15 +5,32 @@
 
 use std::sync::LazyLock;
 
+/// Items that one command may bring to a script that does several things to each: a third of a millisecond's work.
+const ITEMS: usize = 40;
+
+/// As many for a script that only looks at each.
+const LIGHT_ITEMS: usize = 120;
+
 /// A script and its digest.
 pub(super) struct Script {
     text: String,
     digest: String,
+    items: usize,
 }
 
 impl Script {
     fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), digest: redis::Script::new(text).get_hash().to_owned() }
+        Self { text: text.to_owned(), digest: redis::Script::new(text).get_hash().to_owned(), items: ITEMS }
+    }
+
+    /// A script that only looks at each item.
+    fn light(text: &str) -> Self {
+        Self { items: LIGHT_ITEMS, ..Self::new(text) }
+    }
+
+    /// Items that one command may bring, where it brings many.
+    pub(super) fn items(&self) -> usize {
+        self.items
     }
 
     pub(super) fn sha1(&self) -> &str {
@@ -97,7 +114,7 @@ pub(super) static READ_PAYLOADS: LazyLock<Script> = LazyLock::new(|| {
 
 /// `ARGV` number of fields, their names, then keys → the values of the fields of each hash, or 0 for another type.
 pub(super) static READ_FIELDS: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::light(
         "local answers, last = {}, ARGV[1] + 1
          for at = last + 1, #ARGV do
            local values = redis.pcall('HMGET', ARGV[at], unpack(ARGV, 2, last))
@@ -113,7 +130,7 @@ pub(super) static READ_FIELDS: LazyLock<Script> = LazyLock::new(|| {
 
 /// `ARGV` keys → 1 for each that exists, 0 for others.
 pub(super) static WHICH_EXIST: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::light(
         "local answers = {}
          for at = 1, #ARGV do answers[at] = redis.call('EXISTS', ARGV[at]) end
          return answers",
@@ -122,7 +139,7 @@ pub(super) static WHICH_EXIST: LazyLock<Script> = LazyLock::new(|| {
 
 /// `ARGV` keys → bytes that each takes; 0 for a missing one.
 pub(super) static MEMORY_USAGES: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::light(
         "local answers = {}
          for at = 1, #ARGV do answers[at] = redis.call('MEMORY', 'USAGE', ARGV[at]) or 0 end
          return answers",
@@ -160,7 +177,7 @@ const SUPPOSED: &str = "
 
 /// Items: key, values → 1 for each that is as supposed, 0 for others.
 pub(super) static WHICH_HOLD: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&format!(
+    Script::light(&format!(
         "{SUPPOSED}
          local answers = {{}}
          for at = first, #ARGV, count + 1 do answers[#answers + 1] = is_supposed(ARGV[at], at + 1) and 1 or 0 end
@@ -170,7 +187,7 @@ pub(super) static WHICH_HOLD: LazyLock<Script> = LazyLock::new(|| {
 
 /// Items: key, values → bytes that each takes (0: it is gone), or `ASK`.
 pub(super) static MEASURE_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&format!(
+    Script::light(&format!(
         "{SUPPOSED}
          local answers = {{}}
          for at = first, #ARGV, count + 1 do

@@ -29,8 +29,8 @@ pub struct Supposed<'a> {
     pub premise: &'a Premise,
 }
 
-/// Entries that take more memory are not worked on by a script for many: a whole chunk of smaller ones takes the server
-/// a millisecond or two.
+/// Entries that take more memory are not worked on by a script for many: as many smaller ones as it may get take the
+/// server a few milliseconds at most.
 pub const HEAVY_BYTES: u64 = 8 * 1024;
 
 /// Entries that a script must leave alone.
