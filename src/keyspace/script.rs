@@ -6,10 +6,10 @@
 use std::sync::LazyLock;
 
 /// Items that one command may bring to a script that does several things to each: a third of a millisecond's work.
-const ITEMS: usize = 40;
+const ITEMS: usize = 32;
 
 /// As many for a script that only looks at each.
-const LIGHT_ITEMS: usize = 120;
+const LIGHT_ITEMS: usize = 100;
 
 /// A script and its digest.
 pub(super) struct Script {
