@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::classify;
+use crate::engine::classify::Classified;
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
 use crate::engine::pass::{self, Tally};
 use crate::engine::stop::Stop;
-use crate::engine::suppose::{Likely, Supposition, suppose};
+use crate::engine::suppose::{Likely, Supposition};
 use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::Writer;
 use crate::keyspace::conditional::Outcome;
@@ -114,20 +114,19 @@ struct Remover<'a> {
 impl Remover<'_> {
     async fn remove(&self, mut keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
         keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
-        let Supposition { sources, current, mut open } = suppose(self.assignment, self.rename, keys);
-        open.extend(current.into_iter().map(|(key, ..)| key));
-        self.control.pace(sources.len()).await?;
         let mut report = CleanupReport::default();
-        let left = self.remove_supposed(sources, &mut report).await?;
-        let waited = left.len();
-        open.extend(left);
-        self.remove_read(open, waited, &mut report).await?;
+        let (mut supposition, sources) =
+            Supposition::of(self.writer, self.assignment, self.rename, self.control, keys).await?;
+        for left in self.remove_supposed(sources, &mut report).await? {
+            supposition.leave(left);
+        }
+        self.remove_read(supposition.rest().await?, &mut report).await?;
         Ok(report)
     }
 
     /// Removes the originals of which one step can tell that they are what their names say and equal their targets;
     /// gives the others.
-    async fn remove_supposed(&self, sources: Vec<Likely>, report: &mut CleanupReport) -> Result<Vec<RedisKey>, Stop> {
+    async fn remove_supposed(&self, sources: Vec<Likely>, report: &mut CleanupReport) -> Result<Vec<Likely>, Stop> {
         let undisturbed = self.acknowledge().await?;
         let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
         let outcomes = self.writer.unlink_supposed(&supposed, undisturbed).await?;
@@ -136,17 +135,14 @@ impl Remover<'_> {
             match outcome {
                 Some(Outcome::Done) => self.count_removed(report),
                 Some(Outcome::Gone) => report.gone += 1,
-                Some(Outcome::Changed) | None => open.push(likely.source.key),
+                Some(Outcome::Changed) | None => open.push(likely),
             }
         }
         Ok(open)
     }
 
-    /// Classifies keys by reading them, and removes what may go of the sources among them; as many as `waited` had
-    /// their turn already.
-    async fn remove_read(&self, keys: Vec<RedisKey>, waited: usize, report: &mut CleanupReport) -> Result<(), Stop> {
-        let classified = classify(self.writer, self.assignment, self.rename, keys).await?;
-        self.control.pace(classified.sources.len().saturating_sub(waited)).await?;
+    /// Removes what may go of the sources that were read.
+    async fn remove_read(&self, classified: Classified, report: &mut CleanupReport) -> Result<(), Stop> {
         for (key, reason) in classified.unmigrated {
             report.unmigrated.count(key, reason);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::{Classified, classify};
+use crate::engine::classify::Classified;
 use crate::engine::control::{Advance, Control};
 use crate::engine::huge;
 use crate::engine::in_place::judge;
@@ -11,7 +11,7 @@ use crate::engine::journal;
 use crate::engine::pass::{self, Tally};
 use crate::engine::preflight;
 use crate::engine::stop::Stop;
-use crate::engine::suppose::{Likely, Supposition, suppose};
+use crate::engine::suppose::{Likely, Supposition};
 use crate::keyspace::Keyspace;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::endpoint::NodeAddress;
@@ -156,8 +156,7 @@ async fn look_at_sources(
     rename: &dyn Rename,
     keys: Vec<RedisKey>,
 ) -> Result<PlanTally, Stop> {
-    let Survey { classified, bytes } = survey(keyspace, assignment, rename, keys).await?;
-    control.pace(classified.sources.len()).await?;
+    let Survey { classified, bytes } = survey(keyspace, assignment, control, rename, keys).await?;
     let mut tally = PlanTally::default();
     count_kinds(&mut tally, rename, &classified);
     let targets: Vec<RedisKey> = classified.sources.iter().map(|source| source.target.clone()).collect();
@@ -195,12 +194,11 @@ struct Survey {
 async fn survey(
     keyspace: &Keyspace,
     assignment: &Assignment,
+    control: &Control,
     rename: &dyn Rename,
     keys: Vec<RedisKey>,
 ) -> Result<Survey, Stop> {
-    let mut supposition = suppose(assignment, rename, keys);
-    let confirmed = supposition.confirm_current(keyspace).await;
-    let Supposition { sources, mut open, .. } = supposition;
+    let (mut supposition, sources) = Supposition::of(keyspace, assignment, rename, control, keys).await?;
     let premises: Vec<&Premise> = sources.iter().map(Likely::premise).collect();
     let measured = keyspace.measure_supposed(&premises).await;
     let (mut known, mut bytes) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
@@ -210,15 +208,14 @@ async fn survey(
                 known.push(likely.source);
                 bytes.push(measured);
             }
-            None => open.push(likely.source.key),
+            None => supposition.leave(likely),
         }
     }
-    let mut classified = classify(keyspace, assignment, rename, open).await?;
+    let mut classified = supposition.rest().await?;
     let read: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
     bytes.extend(keyspace.memory_usage(&read).await?);
     known.append(&mut classified.sources);
     classified.sources = known;
-    classified.current.extend(confirmed);
     Ok(Survey { classified, bytes })
 }
 

@@ -5,14 +5,14 @@
 
 use crate::engine::apply::Order;
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::classify;
+use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge;
 use crate::engine::journal::Run;
 use crate::engine::pass::Tally;
 use crate::engine::stop::Stop;
-use crate::engine::suppose::{Likely, Supposition, suppose};
+use crate::engine::suppose::{Likely, Supposition};
 use crate::keyspace::Writer;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::conditional::Outcome;
@@ -77,14 +77,12 @@ impl Settler<'_> {
             // The targets that it makes itself would be read as well, at twice the price of a source.
             keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
         }
-        let mut supposition = suppose(self.assignment, self.rename, keys);
-        supposition.confirm_current(self.writer).await;
-        let Supposition { sources, mut open, .. } = supposition;
-        self.control.pace(sources.len()).await?;
-        let left = self.settle_supposed(sources, order, &mut report).await?;
-        let waited = left.len();
-        open.extend(left);
-        self.settle_read(open, waited, order, &mut report).await?;
+        let (mut supposition, sources) =
+            Supposition::of(self.writer, self.assignment, self.rename, self.control, keys).await?;
+        for left in self.settle_supposed(sources, order, &mut report).await? {
+            supposition.leave(left);
+        }
+        self.settle_read(supposition.rest().await?, order, &mut report).await?;
         Ok(report)
     }
 
@@ -94,7 +92,7 @@ impl Settler<'_> {
         mut sources: Vec<Likely>,
         order: Order,
         report: &mut ApplyReport,
-    ) -> Result<Vec<RedisKey>, Stop> {
+    ) -> Result<Vec<Likely>, Stop> {
         let spare = if self.has_heavy { Spare::Heavy } else { Spare::None };
         let mut open = Vec::new();
         if order == Order::CopyFirst {
@@ -106,7 +104,7 @@ impl Settler<'_> {
                     Some(Copied::Made) => report.copied += 1,
                     Some(Copied::SourceGone) => report.ended += 1,
                     Some(Copied::TargetExists) => existing.push(likely),
-                    None => open.push(likely.source.key),
+                    None => open.push(likely),
                 }
             }
             sources = existing;
@@ -117,23 +115,14 @@ impl Settler<'_> {
             match comparison {
                 Some(Comparison::Equal) => report.already_migrated += 1,
                 Some(Comparison::SourceGone) => report.ended += 1,
-                Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => open.push(likely.source.key),
+                Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => open.push(likely),
             }
         }
         Ok(open)
     }
 
-    /// Classifies keys by reading them, and brings the sources among them to their targets; as many as `waited` had
-    /// their turn already.
-    async fn settle_read(
-        &self,
-        keys: Vec<RedisKey>,
-        waited: usize,
-        order: Order,
-        report: &mut ApplyReport,
-    ) -> Result<(), Stop> {
-        let classified = classify(self.writer, self.assignment, self.rename, keys).await?;
-        self.control.pace(classified.sources.len().saturating_sub(waited)).await?;
+    /// Brings sources that were read to their targets.
+    async fn settle_read(&self, classified: Classified, order: Order, report: &mut ApplyReport) -> Result<(), Stop> {
         for (key, reason) in classified.unmigrated {
             report.unmigrated.count(key, reason);
         }

@@ -1,11 +1,14 @@
 //! Takes keys for what their names say, until the server says otherwise.
 //!
 //! Owns the guess: what a renaming migration would make of a key if its content is what its name promises, with the
-//! premises on which that rests. Refuses to decide: a premise is checked by the step that acts on it, and whatever it
-//! does not hold for is classified by reading.
+//! premises on which that rests; and what follows for a batch: keys that are current already are confirmed, each
+//! source waits for its turn once, and whatever a premise does not hold for is classified by reading. Refuses to
+//! decide: the premise of a source is checked by the step that acts on it.
 
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::Source;
+use crate::engine::classify::{Classified, Source, classify};
+use crate::engine::control::Control;
+use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::supposed::Supposed;
 use crate::migrations::Rename;
@@ -28,47 +31,90 @@ impl Likely {
     }
 }
 
-/// Keys by what their names say.
-#[derive(Default)]
-pub(super) struct Supposition {
-    pub(super) sources: Vec<Likely>,
-    /// Keys that are current already if all their premises hold.
-    pub(super) current: Vec<(RedisKey, &'static str, Vec<Premise>)>,
-    /// Keys of which the name does not say enough.
-    pub(super) open: Vec<RedisKey>,
+/// A batch of keys, as far as it is known what they are.
+pub(super) struct Supposition<'a> {
+    keyspace: &'a Keyspace,
+    assignment: &'a Assignment,
+    rename: &'a dyn Rename,
+    control: &'a Control,
+    /// Keys that are current already.
+    current: Vec<(RedisKey, &'static str)>,
+    /// Keys of which nothing is known but by reading.
+    open: Vec<RedisKey>,
+    /// How many of those had their turn already.
+    waited: usize,
 }
 
-/// What each key is if its content is what its name promises.
-pub(super) fn suppose(assignment: &Assignment, rename: &dyn Rename, keys: Vec<RedisKey>) -> Supposition {
-    let mut supposition = Supposition::default();
-    for key in keys {
-        let answers = rename.likely_answers(&assignment.scope, &key);
-        let mapping = rename.map(&assignment.scope, &key, &answers);
-        match (mapping, answers.into_premises()) {
-            (Mapping::Target { key: target, entity }, Some(premises)) => match <[Premise; 1]>::try_from(premises) {
-                Ok([premise]) if *premise.key() == key => {
-                    supposition.sources.push(Likely { source: Source { key, target, entity }, premise });
-                }
-                Ok(_) | Err(_) => supposition.open.push(key),
-            },
-            (Mapping::AlreadyCurrent { entity }, Some(premises)) => supposition.current.push((key, entity, premises)),
-            (_, _) => supposition.open.push(key),
+impl<'a> Supposition<'a> {
+    /// Takes keys for what their names say; gives the sources among them when it is their turn.
+    pub(super) async fn of(
+        keyspace: &'a Keyspace,
+        assignment: &'a Assignment,
+        rename: &'a dyn Rename,
+        control: &'a Control,
+        keys: Vec<RedisKey>,
+    ) -> Result<(Self, Vec<Likely>), Stop> {
+        let mut supposition =
+            Self { keyspace, assignment, rename, control, current: Vec::new(), open: Vec::new(), waited: 0 };
+        let (mut sources, mut current) = (Vec::with_capacity(keys.len()), Vec::new());
+        for key in keys {
+            match guess(assignment, rename, key) {
+                Guess::Source(likely) => sources.push(likely),
+                Guess::Current(key, entity, premises) => current.push((key, entity, premises)),
+                Guess::Open(key) => supposition.open.push(key),
+            }
         }
+        supposition.confirm(current).await;
+        control.pace(sources.len()).await?;
+        Ok((supposition, sources))
     }
-    supposition
-}
 
-impl Supposition {
-    /// Looks whether keys are current already as supposed, and gives those that are. The others are open then.
-    pub(super) async fn confirm_current(&mut self, keyspace: &Keyspace) -> Vec<(RedisKey, &'static str)> {
-        let premises: Vec<&Premise> = self.current.iter().flat_map(|(_, _, premises)| premises).collect();
-        let mut holds = keyspace.hold(&premises).await.into_iter();
-        let mut confirmed = Vec::with_capacity(self.current.len());
-        for (key, entity, premises) in std::mem::take(&mut self.current) {
+    /// Looks whether keys are current already as supposed.
+    async fn confirm(&mut self, current: Vec<(RedisKey, &'static str, Vec<Premise>)>) {
+        let premises: Vec<&Premise> = current.iter().flat_map(|(_, _, premises)| premises).collect();
+        let mut holds = self.keyspace.hold(&premises).await.into_iter();
+        for (key, entity, premises) in current {
             // Each of them has to be taken, whatever the first says.
             let held = holds.by_ref().take(premises.len()).filter(|&holds| holds).count();
-            if held == premises.len() { confirmed.push((key, entity)) } else { self.open.push(key) }
+            if held == premises.len() { self.current.push((key, entity)) } else { self.open.push(key) }
         }
-        confirmed
+    }
+
+    /// Leaves a source to those that are read: the step that was to act on it could not.
+    pub(super) fn leave(&mut self, likely: Likely) {
+        self.open.push(likely.source.key);
+        self.waited += 1;
+    }
+
+    /// Tells by reading what the other keys mean, when it is their turn; with the keys that are current already.
+    pub(super) async fn rest(self) -> Result<Classified, Stop> {
+        let mut classified = classify(self.keyspace, self.assignment, self.rename, self.open).await?;
+        self.control.pace(classified.sources.len().saturating_sub(self.waited)).await?;
+        classified.current.extend(self.current);
+        Ok(classified)
+    }
+}
+
+enum Guess {
+    Source(Likely),
+    /// Current already if all premises hold.
+    Current(RedisKey, &'static str, Vec<Premise>),
+    /// The name does not say enough.
+    Open(RedisKey),
+}
+
+/// What a key is if its content is what its name promises.
+fn guess(assignment: &Assignment, rename: &dyn Rename, key: RedisKey) -> Guess {
+    let answers = rename.likely_answers(&assignment.scope, &key);
+    let mapping = rename.map(&assignment.scope, &key, &answers);
+    match (mapping, answers.into_premises()) {
+        (Mapping::Target { key: target, entity }, Some(premises)) => match <[Premise; 1]>::try_from(premises) {
+            Ok([premise]) if *premise.key() == key => {
+                Guess::Source(Likely { source: Source { key, target, entity }, premise })
+            }
+            Ok(_) | Err(_) => Guess::Open(key),
+        },
+        (Mapping::AlreadyCurrent { entity }, Some(premises)) => Guess::Current(key, entity, premises),
+        (_, _) => Guess::Open(key),
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::engine::apply::{Order, unless_conflicts, work_through};
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::{Source, classify};
+use crate::engine::classify::Source;
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge;
@@ -13,7 +13,7 @@ use crate::engine::journal::{self, Run};
 use crate::engine::pass::{self, Tally};
 use crate::engine::settle::on_difference;
 use crate::engine::stop::Stop;
-use crate::engine::suppose::{Likely, Supposition, suppose};
+use crate::engine::suppose::{Likely, Supposition};
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::supposed::Spare;
 use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
@@ -215,23 +215,17 @@ async fn compare_targets(
     keys: Vec<RedisKey>,
 ) -> Result<VerifyReport, Stop> {
     let mut report = VerifyReport::default();
-    let mut supposition = suppose(assignment, rename, keys);
-    supposition.confirm_current(keyspace).await;
-    let Supposition { sources, mut open, .. } = supposition;
-    control.pace(sources.len()).await?;
+    let (mut supposition, sources) = Supposition::of(keyspace, assignment, rename, control, keys).await?;
     let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
     let compared = keyspace.compare_supposed(&supposed, Spare::Heavy).await?;
-    let known = open.len();
     for (likely, comparison) in sources.into_iter().zip(compared) {
         match comparison {
             Some(Comparison::Equal) => report.equal += 1,
             Some(Comparison::SourceGone) => report.ended += 1,
-            Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => open.push(likely.source.key),
+            Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => supposition.leave(likely),
         }
     }
-    let waited = open.len() - known;
-    let classified = classify(keyspace, assignment, rename, open).await?;
-    control.pace(classified.sources.len().saturating_sub(waited)).await?;
+    let classified = supposition.rest().await?;
     let pairs: Vec<_> = classified.sources.iter().map(Source::pair).collect();
     for (key, reason) in classified.unmigrated {
         report.unmigrated.count(key, reason);

@@ -6,6 +6,7 @@
 use redis::Value;
 
 use crate::keyspace::bulk::Bulk;
+use crate::keyspace::conditional::Outcome;
 use crate::keyspace::fault::Fault;
 use crate::keyspace::read::Payload;
 use crate::keyspace::router::Keyspace;
@@ -112,6 +113,15 @@ impl ByScript {
             Self::Unsure => None,
             Self::SourceGone => Some(Comparison::SourceGone),
             Self::TargetMissing => Some(Comparison::TargetMissing),
+        }
+    }
+
+    /// Of a script that unlinks sources that equal their targets.
+    pub(super) fn into_outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Equal => Some(Outcome::Done),
+            Self::SourceGone => Some(Outcome::Gone),
+            Self::Unsure | Self::TargetMissing => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use redis::{Pipeline, Value};
 
 use crate::keyspace::bulk::Bulk;
 use crate::keyspace::command::Command;
-use crate::keyspace::compare::{ByScript, by_script};
+use crate::keyspace::compare::by_script;
 use crate::keyspace::connection::Connection;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
@@ -91,14 +91,7 @@ impl Writer {
             pairs.iter().flat_map(|(source, target)| [source.as_bytes(), target.as_bytes()]).collect();
         let leading = supposed::leading(&[], Spare::Heavy);
         let bulk = Bulk { leading, words_each: 2, undisturbed: Some(undisturbed), ..Bulk::of(&script::UNLINK_EQUAL) };
-        let outcome = |answer| {
-            Ok(match by_script(answer)? {
-                ByScript::Equal => Some(Outcome::Done),
-                ByScript::SourceGone => Some(Outcome::Gone),
-                ByScript::Unsure | ByScript::TargetMissing => None,
-            })
-        };
-        self.in_bulk(&bulk, &keys).await.into_iter().map(outcome).collect()
+        self.in_bulk(&bulk, &keys).await.into_iter().map(|answer| Ok(by_script(answer)?.into_outcome())).collect()
     }
 
     /// Replaces a key's entry by a payload if it still holds `expected`.

@@ -7,7 +7,7 @@
 use redis::Value;
 
 use crate::keyspace::bulk::Bulk;
-use crate::keyspace::compare::{ByScript, Comparison, by_payload, by_script};
+use crate::keyspace::compare::{Comparison, by_payload, by_script};
 use crate::keyspace::conditional::Outcome;
 use crate::keyspace::copy::Copied;
 use crate::keyspace::fault::Fault;
@@ -224,14 +224,7 @@ impl Writer {
         let targets: Vec<&RedisKey> = supposed.iter().map(|it| it.target).collect();
         let unlink = &script::UNLINK_EQUAL;
         let answers = self.suppose(unlink, &premises, Some(&targets), Spare::Heavy, Some(undisturbed)).await;
-        let outcome = |answer| {
-            Ok(match by_script(answer)? {
-                ByScript::Equal => Some(Outcome::Done),
-                ByScript::SourceGone => Some(Outcome::Gone),
-                ByScript::Unsure | ByScript::TargetMissing => None,
-            })
-        };
-        answers.into_iter().map(outcome).collect()
+        answers.into_iter().map(|answer| Ok(by_script(answer)?.into_outcome())).collect()
     }
 }
 
