@@ -187,13 +187,7 @@ impl Keyspace {
 }
 
 fn fields(answer: Value) -> Result<Answer, Fault> {
-    let values: Result<Vec<Option<Bytes>>, Fault> = value::list(answer)?
-        .into_iter()
-        .map(|item| match item {
-            Value::Nil => Ok(None),
-            other => value::bytes(other).map(Some),
-        })
-        .collect();
+    let values: Result<Vec<Option<Bytes>>, Fault> = value::list(answer)?.into_iter().map(value::bytes_if_any).collect();
     Ok(Answer::Fields(values?))
 }
 

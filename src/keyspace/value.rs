@@ -21,6 +21,11 @@ pub(super) fn bytes(answer: Answer) -> Result<Bytes, Fault> {
     }
 }
 
+/// `None` where there is nothing.
+pub(super) fn bytes_if_any(answer: Answer) -> Result<Option<Bytes>, Fault> {
+    if answer == Answer::Nil { Ok(None) } else { bytes(answer).map(Some) }
+}
+
 pub(super) fn text(answer: Answer) -> Result<String, Fault> {
     Ok(String::from_utf8_lossy(&bytes(answer)?).into_owned())
 }
@@ -48,12 +53,17 @@ pub(super) fn bytes_list(answer: Answer) -> Result<Vec<Bytes>, Fault> {
 
 /// Names and values alternating, as a map.
 pub(super) fn pairs(answer: Answer) -> Result<BTreeMap<Bytes, Bytes>, Fault> {
-    let mut items = bytes_list(answer)?.into_iter();
-    let mut map = BTreeMap::new();
-    while let (Some(name), Some(value)) = (items.next(), items.next()) {
-        map.insert(name, value);
+    Ok(two_by_two(bytes_list(answer)?).into_iter().collect())
+}
+
+/// What alternates, as pairs.
+pub(super) fn two_by_two(items: Vec<Bytes>) -> Vec<(Bytes, Bytes)> {
+    let mut items = items.into_iter();
+    let mut pairs = Vec::with_capacity(items.len() / 2);
+    while let (Some(first), Some(second)) = (items.next(), items.next()) {
+        pairs.push((first, second));
     }
-    Ok(map)
+    pairs
 }
 
 /// The answer of the script that reads an entry.

@@ -2,7 +2,7 @@
 //!
 //! Refuses to copy fields with an expiry of their own, which Redis 7.4 and Valkey 9 know.
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, cmd};
 
 use crate::keyspace::command::Command;
 use crate::keyspace::fault::{Fault, FaultClass};
@@ -40,11 +40,7 @@ impl Fields {
         shape: &Shape,
         cursor: &mut Cursor,
     ) -> Result<Self, Fault> {
-        let mut items = keyspace.scan_step("HSCAN", key, shape, cursor).await?.into_iter();
-        let mut pairs = Vec::with_capacity(items.len() / 2);
-        while let (Some(field), Some(content)) = (items.next(), items.next()) {
-            pairs.push((field, content));
-        }
+        let pairs = value::two_by_two(keyspace.scan_step("HSCAN", key, shape, cursor).await?);
         let mut expiring = Vec::new();
         if shape.fields_may_expire && !pairs.is_empty() {
             let names: Vec<&Bytes> = pairs.iter().map(|(field, _)| field).collect();
@@ -82,7 +78,7 @@ impl Fields {
         let names: Vec<&Bytes> = self.pairs.iter().map(|(field, _)| field).collect();
         let found = keyspace.answers_about(Command::on("HMGET", other).arg(&names), names.len()).await?;
         for ((field, ours), theirs) in self.pairs.into_iter().zip(found) {
-            let theirs = if theirs == Value::Nil { None } else { Some(value::bytes(theirs)?) };
+            let theirs = value::bytes_if_any(theirs)?;
             // An expiry of a single field is nothing that a lookup can prove equal.
             if self.expiring.contains(&field) || theirs.as_ref() != Some(&ours) {
                 let theirs = theirs.filter(|theirs| *theirs != ours);

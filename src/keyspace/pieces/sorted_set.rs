@@ -3,7 +3,7 @@
 //! Owns when two scores are equal: as Redis takes them, by number. Their text depends on the command, the version and
 //! the encoding (`0.1` and `0.10000000000000001`), but gives back the same number: 17 digits do for every one.
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, cmd};
 
 use crate::keyspace::command::Command;
 use crate::keyspace::fault::Fault;
@@ -24,12 +24,7 @@ impl Scores {
         shape: &Shape,
         cursor: &mut Cursor,
     ) -> Result<Self, Fault> {
-        let mut items = keyspace.scan_step("ZSCAN", key, shape, cursor).await?.into_iter();
-        let mut scores = Vec::with_capacity(items.len() / 2);
-        while let (Some(member), Some(score)) = (items.next(), items.next()) {
-            scores.push((member, score));
-        }
-        Ok(Self(scores))
+        keyspace.scan_step("ZSCAN", key, shape, cursor).await.map(|items| Self(value::two_by_two(items)))
     }
 
     pub(super) fn addition(&self, to: &RedisKey) -> Option<Cmd> {
@@ -52,7 +47,7 @@ impl Scores {
         let names: Vec<&Bytes> = self.0.iter().map(|(member, _)| member).collect();
         let found = keyspace.answers_about(Command::on("ZMSCORE", other).arg(&names), names.len()).await?;
         for ((member, ours), theirs) in self.0.into_iter().zip(found) {
-            let theirs = if theirs == Value::Nil { None } else { Some(value::bytes(theirs)?) };
+            let theirs = value::bytes_if_any(theirs)?;
             let is_same = match &theirs {
                 None => false,
                 Some(theirs) => is_same_score(&ours, theirs)?,
