@@ -367,6 +367,43 @@ async fn what_a_failover_loses_after_the_comparison_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_slow_replica_holds_what_was_marked() {
+    let cluster = start().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let tenant = |id: String| {
+        let metadata = random_bytes(400_000);
+        Entry::new(format!("tenant:{id}"), Value::hash([(&b"id"[..], id.as_bytes()), (b"metadata", &metadata)]))
+    };
+    let entries = tenants_on(1).take(50).map(tenant).collect();
+    let expected = Expected::load_entries(&bench.redis, entries, KeyLayout::Outpost).await;
+    replicated(&cluster).await;
+
+    let control = Control::unattended();
+    // A replica that is stopped nearly all the time, so that the writes of a moment ago are not yet there.
+    let slow = async {
+        loop {
+            cluster.signal(4, Signal::STOP);
+            tokio::time::sleep(Duration::from_millis(290)).await;
+            cluster.signal(4, Signal::CONT);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let held = bench.hold().await;
+    let walk = tokio::select! {
+        walk = held.migrate(&control) => walk,
+        () = slow => unreachable!("it goes on for ever"),
+    };
+    // The mark stands: from here on whatever its primary had alone would be lost.
+    cluster.kill_node(1);
+    cluster.signal(4, Signal::CONT);
+    assert_eq!(walk.expect("a mark").verify.equal, expected.sources());
+    cluster.wait_promoted(1).await;
+    held.release().await;
+    let (data, _) = bench.snapshot().await;
+    expected.migrated().assert_same(&data, "what the slow replica holds");
+}
+
+#[tokio::test]
 async fn a_primary_that_hangs_holds_up_no_other() {
     // Long enough that the cluster does not call itself down meanwhile.
     let cluster = Cluster::start(3, 0, Options { node_timeout: Duration::from_secs(30), ..Options::default() }).await;

@@ -14,6 +14,7 @@ use outpost_migrate_redis::model::policy::Limits;
 use outpost_migrate_redis::model::progress::Progress;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use support::engine::{Bench, Expected, Reins};
 use support::process::Signal;
@@ -83,6 +84,54 @@ async fn the_pace_is_that_of_the_limit_and_changes_on_the_way() {
     held.mark(proof).await.expect("a mark");
     held.release().await;
     expected.assert_migrated(&bench).await;
+}
+
+/// Keeps a server busy, one command of tens of milliseconds after the other, until it is dropped.
+async fn busy(redis: &Standalone) -> AbortOnDropHandle<()> {
+    let mut connection = redis.connection().await;
+    redis::cmd("HSET").arg("busy").arg("field").arg("value").exec_async(&mut connection).await.expect("HSET");
+    let work = "for number = 1, 40000 do redis.call('HGETALL', KEYS[1]) end";
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            redis::cmd("EVAL").arg(work).arg(1).arg("busy").exec_async(&mut connection).await.expect("EVAL");
+        }
+    }))
+}
+
+#[tokio::test]
+async fn a_run_gives_way_while_round_trips_are_long() {
+    let redis = Standalone::start(Options::default()).await;
+    let bench = Bench::new(&redis.endpoint());
+    let expected = Expected::load(&bench.redis, 9000).await;
+    let held = bench.hold().await;
+    let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
+    let (limits, told) = watch::channel(Limits { max_latency: Some(Duration::from_millis(5)), ..Limits::default() });
+    let reins = Reins::limited(told);
+    let mut connection = redis.connection().await;
+    let work = busy(&redis).await;
+    let counted = async {
+        let first = size(&mut connection).await;
+        eventually_true(SOON, "it copies", async || size(&mut connection.clone()).await > first + 100).await;
+        let mut measured = async || {
+            let before = size(&mut connection).await;
+            // A measured window.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            size(&mut connection).await - before
+        };
+        let with_limit = measured().await;
+        limits.send_replace(Limits::default());
+        let without = measured().await;
+        drop(work);
+        (with_limit, without)
+    };
+    let (applied, (with_limit, without)) = tokio::join!(held.apply(&reins.control, &plan, &run), counted);
+    assert_eq!(applied.expect("copies").processed(), expected.sources());
+    println!("{with_limit} keys with the limit, {without} without, on a server as busy");
+    assert!(with_limit > 0, "so much is always asked for");
+    assert!(without > with_limit * 4, "{with_limit} keys with the limit, {without} without");
+    let proof = held.prove(&Control::unattended(), &plan, &run).await.expect("a proof");
+    held.mark(proof).await.expect("a mark");
+    held.release().await;
 }
 
 #[tokio::test]

@@ -35,8 +35,8 @@ pub struct Keyspace {
     disturbances: AtomicU64,
 }
 
-/// Scripts under way to one node: one is worked on while the next waits there and another's answer is read here.
-const TURNS: usize = 2;
+/// Scripts under way to one node: while one is worked on the next waits there, and answers to others are read here.
+const TURNS: usize = 4;
 
 /// What belongs to one node.
 struct Place {

@@ -19,7 +19,7 @@ use crate::model::key::{RedisKey, match_prefix};
 use crate::model::slot::{SlotSet, slot_of};
 
 /// Keys that a `SCAN` call looks at; holds the server well under a millisecond.
-const SCAN_COUNT: u32 = 1_000;
+const SCAN_COUNT: u32 = 400;
 
 /// One look at one primary.
 #[derive(Debug, Clone)]

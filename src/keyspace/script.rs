@@ -45,8 +45,9 @@ impl Script {
 /// `expiry(key)`: as `PEXPIRETIME`. Redis 6.2 has none (nor tells a script its version); there the clock is read
 /// before and after what is left, since it goes on inside a script, until both looks fall in one millisecond.
 const EXPIRY: &str = "
+    local tells_expiry = redis.REDIS_VERSION_NUM
     local function expiry(key)
-      if redis.REDIS_VERSION_NUM then return redis.call('PEXPIRETIME', key) end
+      if tells_expiry then return redis.call('PEXPIRETIME', key) end
       local function now()
         local time = redis.call('TIME')
         return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -65,12 +66,10 @@ const EXPIRY: &str = "
 /// ends (-1 never), or an empty table if none of them does. Fields end since Redis 7.4 and Valkey 9; Valkey tells
 /// scripts 7.2.4 as its Redis version.
 const FIELD_ENDS: &str = "
-    local function fields_may_end()
-      if redis.VALKEY_VERSION_NUM then return redis.VALKEY_VERSION_NUM >= 0x090000 end
-      return redis.REDIS_VERSION_NUM and redis.REDIS_VERSION_NUM >= 0x070400
-    end
+    local fields_may_end = redis.REDIS_VERSION_NUM and redis.REDIS_VERSION_NUM >= 0x070400
+    if redis.VALKEY_VERSION_NUM then fields_may_end = redis.VALKEY_VERSION_NUM >= 0x090000 end
     local function field_ends(key, list, first)
-      if not fields_may_end() then return {} end
+      if not fields_may_end then return {} end
       local ends, any = {}, false
       for start = first, #list, 2000 do
         local names = {}
@@ -241,13 +240,20 @@ pub(super) static COPY_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
 const COMPARE: &str = "
     local numbers = {}
     for number = 1, count do numbers[ARGV[number + 2]] = number end
-    local function values_of(fields)
-      local values = {}
-      for at = 1, #fields, 2 do
-        local number = numbers[fields[at]]
-        if number then values[number] = fields[at + 1] end
+    local function holds_what_is_supposed(fields, at)
+      local missing = count
+      for number = 1, count do
+        if ARGV[at + number - 1] == '' then missing = missing - 1 end
       end
-      return values
+      for field = 1, #fields, 2 do
+        local number = numbers[fields[field]]
+        if number then
+          local value = fields[field + 1]
+          if value == '' or value ~= ARGV[at + number - 1] then return false end
+          missing = missing - 1
+        end
+      end
+      return missing == 0
     end
     local function are_equal(ours, theirs)
       if #theirs ~= #ours then return false end
@@ -264,7 +270,7 @@ const COMPARE: &str = "
     local function compare(source, target, at)
       if is_too_large(source) then return ASK end
       local ours = pcall('HGETALL', source)
-      if count > 0 and (ours.err or not are_supposed(values_of(ours), at)) then return ASK end
+      if count > 0 and (ours.err or not holds_what_is_supposed(ours, at)) then return ASK end
       local ends, others = expiry(source), expiry(target)
       if ends == -2 then return -1 end
       if others == -2 then return -2 end
@@ -272,7 +278,7 @@ const COMPARE: &str = "
       if ours.err then return call('DUMP', source) == call('DUMP', target) and 1 or ASK end
       local theirs = pcall('HGETALL', target)
       if theirs.err or not are_equal(ours, theirs) then return ASK end
-      if #field_ends(source, ours, 1) > 0 or #field_ends(target, theirs, 1) > 0 then return ASK end
+      if fields_may_end and (#field_ends(source, ours, 1) > 0 or #field_ends(target, theirs, 1) > 0) then return ASK end
       return 1
     end";
 

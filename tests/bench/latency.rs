@@ -1,10 +1,10 @@
 //! What another client of the same server feels while apply runs, and whether `keysPerSecond` is kept.
 //!
 //! Owns the other client: it asks at a steady rate whatever the answers do, and counts from when each request was
-//! due, so that a pause is felt by every request that fell into it.
+//! due, so that a pause is felt by every request that fell into it. Its twin asks an idle server of its own at the
+//! same time: what that one feels is the machine's doing, since all processes here share its cores.
 
 use std::ops::Range;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use crate::limits;
 use crate::raw::Lane;
 use crate::report::{Line, Report};
 use crate::steps::{Order, Walk, unix_now};
+use crate::support::redis_server::{Options, Standalone};
 
 const PER_SECOND: u32 = 1000;
 
@@ -32,18 +33,19 @@ const MAX_LATENCY_MS: u64 = 2;
 /// A run hash is left by an apply that was not proven.
 const STATE_KEYS: usize = 1;
 
-/// Beside the idle control, without a limit and with each.
+/// Without a limit and with each, each beside the idle server.
 pub async fn measure(keys: &Keys, report: &mut Report) {
-    let port = keys.ports[0];
+    let aside = Standalone::start(Options::default()).await;
+    let ports = [keys.ports[0], aside.port()];
     // Another part may have left the keyspace migrated.
     keys.reload().await;
-    let idle = felt(port, || thread::sleep(Duration::from_secs(3)));
-    tell(report, "idle", idle, f64::MIN..f64::MAX);
+    let idle = felt(ports, || thread::sleep(Duration::from_secs(3)));
+    tell(report, "idle", &idle, f64::MIN..f64::MAX);
     // What a client without any regard does to others, to measure ours by.
-    let raw = felt(port, || {
+    let raw = felt(ports, || {
         limits::copy(keys);
     });
-    tell(report, "COPY by raw pipelines", raw, f64::MIN..f64::MAX);
+    tell(report, "COPY by raw pipelines", &raw, f64::MIN..f64::MAX);
     let paced = PACES.map(|pace| (format!("apply, keysPerSecond {pace}"), Some(pace), None));
     let settings = [("apply without limits".to_owned(), None, None)]
         .into_iter()
@@ -56,9 +58,9 @@ pub async fn measure(keys: &Keys, report: &mut Report) {
         order.max_latency_ms = max_latency_ms;
         order.seconds = (pace.is_some() || max_latency_ms.is_some()).then_some(WATCHED);
         let mut costs = Vec::new();
-        let during = felt(port, || costs = order.run());
+        let during = felt(ports, || costs = order.run());
         let Some(cost) = costs.first() else { continue };
-        tell(report, &name, during, cost.began..cost.began + cost.seconds);
+        tell(report, &name, &during, cost.began..cost.began + cost.seconds);
         let Some(pace) = pace else { continue };
         // Counted on the server, not by our own words: what is there beyond the sources.
         let foreign = KEYS + STATE_KEYS;
@@ -79,38 +81,66 @@ struct Wait {
     milliseconds: f64,
 }
 
-/// Reports the waits of requests that were due while what is measured ran; starting and planning are not.
-fn tell(report: &mut Report, when: &str, waits: Vec<Wait>, due: Range<f64>) {
-    let during = waits.into_iter().filter(|wait| due.contains(&wait.due));
-    let mut milliseconds: Vec<f64> = during.map(|wait| wait.milliseconds).collect();
-    assert!(!milliseconds.is_empty(), "{when}: over before anybody could feel it; use more entries");
-    milliseconds.sort_by(f64::total_cmp);
-    let at = |share: f64| milliseconds[((milliseconds.len() - 1) as f64 * share) as usize];
-    for (name, value) in [("p50", at(0.5)), ("p99", at(0.99)), ("p99.9", at(0.999)), ("max", at(1.0))] {
-        report.push(Line::new("latency", format!("{when}: {name}"), value, "ms"));
+/// What the two clients felt at the same time.
+pub struct Felt {
+    /// The one that shares the server with the work.
+    shared: Vec<Wait>,
+    /// The one whose server has nothing else to do.
+    aside: Vec<Wait>,
+}
+
+impl Felt {
+    /// The longest wait of each, in milliseconds.
+    pub fn worst(&self) -> [f64; 2] {
+        [&self.shared, &self.aside].map(|waits| waits.iter().map(|wait| wait.milliseconds).fold(0.0, f64::max))
     }
 }
 
-/// How long the other client waits for each answer, in milliseconds, while something else is done.
-fn felt(port: u16, meanwhile: impl FnOnce()) -> Vec<Wait> {
-    let (ready, over) = (Barrier::new(2), AtomicBool::new(false));
+/// Reports the waits of requests that were due while what is measured ran; starting and planning are not.
+fn tell(report: &mut Report, when: &str, felt: &Felt, due: Range<f64>) {
+    let [shared, aside] = [&felt.shared, &felt.aside].map(|waits| {
+        let during = waits.iter().filter(|wait| due.contains(&wait.due));
+        let mut milliseconds: Vec<f64> = during.map(|wait| wait.milliseconds).collect();
+        assert!(!milliseconds.is_empty(), "{when}: over before anybody could feel it; use more entries");
+        milliseconds.sort_by(f64::total_cmp);
+        milliseconds
+    });
+    for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+        let at = |milliseconds: &[f64]| milliseconds[((milliseconds.len() - 1) as f64 * share) as usize];
+        report.push(Line::new("latency", format!("{when}: {name}"), at(&shared), "ms").beside("idle server", at(&aside)));
+    }
+}
+
+/// How long the other clients wait for each answer while something else is done: of the server at the first port, and
+/// of the idle one at the second.
+pub fn felt(ports: [u16; 2], meanwhile: impl FnOnce()) -> Felt {
+    let over = AtomicBool::new(false);
+    let [shared, aside] = ports.map(prepared);
     thread::scope(|scope| {
-        let client = scope.spawn(|| ask_until(port, &ready, &over));
-        ready.wait();
+        let [shared, aside] = [shared, aside].map(|lane| scope.spawn(|| ask_until(lane, &over)));
         meanwhile();
         over.store(true, Ordering::Relaxed);
-        client.join().expect("the other client")
+        let waits = |client: thread::ScopedJoinHandle<'_, Vec<Wait>>| client.join().expect("another client");
+        Felt { shared: waits(shared), aside: waits(aside) }
     })
 }
 
-fn ask_until(port: u16, ready: &Barrier, over: &AtomicBool) -> Vec<Wait> {
+/// All of one slot, that of the huge entries' targets, for a node of a cluster answers for its own slots alone.
+fn key(number: usize) -> String {
+    format!("other:{{tenant:huge}}:{}", number % KEYS)
+}
+
+/// A connection to a server that has the other client's keys.
+fn prepared(port: u16) -> Lane {
     let mut lane = Lane::open(port);
-    let mut waits = Vec::new();
-    let key = |number: usize| format!("other:{}", number % KEYS);
     (0..KEYS).for_each(|number| {
         lane.ask(&[b"HSET", key(number).as_bytes(), b"field", b"value"]);
     });
-    ready.wait();
+    lane
+}
+
+fn ask_until(mut lane: Lane, over: &AtomicBool) -> Vec<Wait> {
+    let mut waits = Vec::new();
     let began = Instant::now();
     for number in 0_u32.. {
         if over.load(Ordering::Relaxed) {

@@ -21,6 +21,8 @@ pub struct Limits {
     pub probe: f64,
     /// `EXISTS` of every target.
     pub exists: f64,
+    /// `MEMORY USAGE` of every source.
+    pub size: f64,
     /// `COPY` of every source; with several primaries `DUMP` and then `RESTORE`.
     pub copy: f64,
     /// `DUMP` and `PEXPIRETIME` of every source and every target.
@@ -36,6 +38,7 @@ impl Limits {
             scan: scan(keys),
             probe: probe(keys),
             exists: on_targets(keys, b"EXISTS"),
+            size: size(keys),
             copy: if keys.ports.len() == 1 { copy(keys) } else { dump_and_restore(keys) },
             read: read(keys),
             unlink: on_targets(keys, b"UNLINK"),
@@ -128,6 +131,16 @@ fn read(keys: &Keys) -> f64 {
         };
         let there = |_, answer: &Answer<'_>| assert!(!matches!(answer, Answer::Nil), "both are there");
         raw::pipelined(port, both.len(), 2, push, there);
+    })
+}
+
+fn size(keys: &Keys) -> f64 {
+    at_once(keys, |number, port| {
+        let part = &keys.by_source[number];
+        let push = |index: usize, out: &mut Vec<u8>| {
+            raw::encode(out, &[b"MEMORY", b"USAGE", &keys.pairs[part[index]].source]);
+        };
+        raw::pipelined(port, part.len(), 1, push, |_, _| {});
     })
 }
 

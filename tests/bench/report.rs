@@ -19,7 +19,7 @@ pub struct Line {
     pub what: String,
     pub value: f64,
     pub unit: &'static str,
-    /// The limit, in words and in the same unit.
+    /// The limit, or what else it is to be held against, in words and in the same unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<(String, f64)>,
     /// The value's share of the limit.
@@ -40,6 +40,12 @@ impl Line {
     pub fn of(mut self, limit: &str, value: f64) -> Self {
         self.share = Some(self.value / value);
         self.limit = Some((limit.to_owned(), value));
+        self
+    }
+
+    /// With what the same was elsewhere, which is no limit.
+    pub fn beside(mut self, other: &str, value: f64) -> Self {
+        self.limit = Some((other.to_owned(), value));
         self
     }
 

@@ -63,7 +63,7 @@ impl Rounds {
         let scan_copy = format!("SCAN+{copy}");
         let all_copy = format!("SCAN+probe+{copy}");
         let lines: [(&str, &str, Bound); 8] = [
-            ("plan", "SCAN+probe+EXISTS", |limits| limits.scan + limits.probe + limits.exists),
+            ("plan", "SCAN+probe+size+EXISTS", |limits| limits.scan + limits.probe + limits.size + limits.exists),
             ("apply", copy, copied),
             ("apply", &scan_copy, |limits| limits.scan + limits.copy),
             ("apply", &all_copy, |limits| limits.scan + limits.probe + limits.copy),
@@ -106,10 +106,11 @@ impl Rounds {
     }
 }
 
-fn kinds(copy: &str) -> [(&str, Bound); 6] {
+fn kinds(copy: &str) -> [(&str, Bound); 7] {
     [
         ("SCAN", |limits| limits.scan),
         ("probe", |limits| limits.probe),
+        ("MEMORY USAGE", |limits| limits.size),
         ("EXISTS", |limits| limits.exists),
         (copy, copied),
         ("reads of both sides", |limits| limits.read),

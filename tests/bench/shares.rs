@@ -13,6 +13,7 @@ mod operator;
 
 mod commands;
 mod gate;
+mod huge;
 mod idle;
 mod keys;
 mod latency;
@@ -96,6 +97,7 @@ enum Part {
     Cluster,
     Commands,
     Latency,
+    Huge,
     Gate,
     Operator,
 }
@@ -163,6 +165,9 @@ async fn measure(cli: &Cli) -> Report {
         if wanted(Part::Commands) {
             commands::measure("cluster of 3", &keys, &mut report).await;
         }
+    }
+    if wanted(Part::Huge) {
+        huge::measure(&mut report).await;
     }
     if wanted(Part::Gate) {
         gate::measure([cli.entries / 100, cli.entries], &mut report).await;

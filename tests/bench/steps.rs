@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use outpost_migrate_redis::engine::Stop;
+use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::policy::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ pub struct Order {
     pub port: u16,
     #[arg(long)]
     pub cluster: bool,
+    /// The key layout that takes along whatever a tenant has, of any type.
+    #[arg(long)]
+    pub tenant_tag: bool,
     /// Limit of the apply.
     #[arg(long)]
     pub keys_per_second: Option<u32>,
@@ -77,6 +81,7 @@ impl Order {
             walk,
             port: redis.port,
             cluster: redis.cluster,
+            tenant_tag: false,
             keys_per_second: None,
             max_latency_ms: None,
             seconds: None,
@@ -97,6 +102,9 @@ impl Order {
         if self.cluster {
             command.arg("--cluster");
         }
+        if self.tenant_tag {
+            command.arg("--tenant-tag");
+        }
         if let Some(rate) = self.keys_per_second {
             command.args(["--keys-per-second", &rate.to_string()]);
         }
@@ -113,7 +121,8 @@ impl Order {
     /// The child's side: does it and prints what it cost.
     pub async fn obey(self) {
         let redis = Endpoint::local(self.port, self.cluster, Access::default());
-        let mut bench = Bench::new(&redis);
+        let key_layout = if self.tenant_tag { KeyLayout::TenantTag } else { KeyLayout::Outpost };
+        let mut bench = Bench::with_layout(&redis, key_layout);
         bench.life = LEASE;
         let costs = match self.walk {
             Walk::Migrate => migrate(&bench).await,
