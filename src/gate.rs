@@ -81,6 +81,10 @@ pub enum Why {
     },
 }
 
+/// What stands in the marks, to tell whether anything changed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Marks(Vec<(Mark, Option<String>)>);
+
 /// What a mark says to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Readiness {
@@ -148,6 +152,16 @@ impl Gate {
             initialised |= done? == Initialised::Done;
         }
         Err(Stop::SourceChanging { changed: 1 })
+    }
+
+    /// What stands in the marks now. Costs the same however much the keyspace holds, which a look behind another
+    /// tool's mark does not.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering.
+    pub async fn marks(&self, keyspace: &Keyspace) -> Result<Marks, Stop> {
+        let standings = survey::standings(keyspace, &self.registry, &self.scope).await?;
+        Ok(Marks(standings.into_iter().map(|standing| (standing.mark, standing.claim)).collect()))
     }
 
     /// The required migrations that are not known to be applied.

@@ -547,6 +547,34 @@ async fn waiting_ends_by_itself_when_everything_is_applied() {
     CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
 }
 
+/// Many pods may wait for long, and the marks alone tell when it is over.
+#[tokio::test]
+async fn waiting_behind_a_false_mark_does_not_compare_all_the_time() {
+    let server = start().await;
+    let redis = server.endpoint();
+    Expected::load(&redis, 6000).await;
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    let began = Instant::now();
+    current(&redis).await.assert_code(1);
+    let a_look = began.elapsed();
+    let line = command_line(&redis);
+    let waiting = line.start(&["init", "--current", "--wait", "5m"]);
+    eventually_true(Duration::from_secs(30), "it has looked", async || {
+        waiting.log().contains("marked by another tool")
+    })
+    .await;
+    let mut connections = reset_counters(&redis).await;
+    // A measured window.
+    tokio::time::sleep(a_look * 6).await;
+    let called = called(&mut connections).await;
+    assert!(called.contains("hgetall") && !called.contains("scan"), "{a_look:?}: {called:?}");
+
+    line.run(&["apply", "--all", "--yes"]).await.assert_code(0);
+    CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
+}
+
 #[tokio::test]
 async fn waiting_ends_with_its_time() {
     let server = start().await;

@@ -14,7 +14,7 @@ use crate::cli::screen::{counted, table};
 use crate::cli::session::{self, Desk};
 use crate::engine::Stop;
 use crate::engine::lock::{Holder, INIT};
-use crate::gate::{Gate, Pending, Verdict, Why};
+use crate::gate::{Gate, Marks, Pending, Verdict, Why};
 use crate::keyspace::Keyspace;
 use crate::model::policy::DivergedPolicy;
 
@@ -23,6 +23,10 @@ const INIT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is waited for is said again after this long, so that nobody takes the waiting for hanging.
 const REMINDER: Duration = Duration::from_secs(30);
+
+/// Behind another tool's mark a look compares the whole keyspace: while the marks stay as they are, no more than this
+/// part of the time is spent on looking.
+const LOOKING: u32 = 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,31 +74,49 @@ pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failur
     let mut said = Said::default();
     let mut keyspace = None;
     loop {
-        let looked = look(desk, &gate, &mut keyspace).await;
-        let (hurdle, patience) = match looked {
-            Ok(Verdict::Current { initialised }) => return current(desk, &gate, initialised),
-            Ok(Verdict::Pending(pending)) => (Hurdle::Pending(pending), args.wait),
-            Ok(Verdict::Locked(holder)) if holder.operation.as_deref() == Some(INIT) => {
-                (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)))
+        let looked_at = Instant::now();
+        let looked = look(desk, &gate, &mut keyspace, args.wait.is_some()).await;
+        let took = looked_at.elapsed();
+        let (hurdle, patience, marks) = match looked {
+            Ok((Verdict::Current { initialised }, _)) => return current(desk, &gate, initialised),
+            Ok((Verdict::Pending(pending), marks)) => (Hurdle::Pending(pending), args.wait, marks),
+            Ok((Verdict::Locked(holder), _)) if holder.operation.as_deref() == Some(INIT) => {
+                (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)), None)
             }
-            Ok(Verdict::Locked(holder)) => (Hurdle::Locked(holder), args.wait),
+            Ok((Verdict::Locked(holder), _)) => (Hurdle::Locked(holder), args.wait, None),
             Err(stop) if may_pass(&stop) => {
                 keyspace = None;
-                (Hurdle::Trouble(stop), args.wait)
+                (Hurdle::Trouble(stop), args.wait, None)
             }
             Err(stop) => return Err(stop.into()),
         };
-        let left = patience.map(|patience| patience.saturating_sub(began.elapsed())).unwrap_or_default();
-        if left.is_zero() {
-            return hurdle.end(desk, args);
-        }
-        said.say(&hurdle);
-        let pause = pauses.next().unwrap_or(Duration::from_secs(5)).min(left);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = desk.stop.cancelled() => return Err(Stop::Interrupted.into()),
+        let until = began + patience.unwrap_or_default();
+        let look_again = looked_at + took * LOOKING;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return hurdle.end(desk, args);
+            }
+            said.say(&hurdle);
+            pause(desk, pauses.next().unwrap_or(Duration::from_secs(5)).min(left)).await?;
+            if Instant::now() >= look_again || !are_unchanged(&gate, keyspace.as_ref(), marks.as_ref()).await {
+                break;
+            }
         }
     }
+}
+
+async fn pause(desk: &Desk, pause: Duration) -> Result<(), Failure> {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => Ok(()),
+        () = desk.stop.cancelled() => Err(Stop::Interrupted.into()),
+    }
+}
+
+/// Whether the marks are known to stand as they did, so that another look would find nothing new.
+async fn are_unchanged(gate: &Gate, keyspace: Option<&Keyspace>, before: Option<&Marks>) -> bool {
+    let (Some(keyspace), Some(before)) = (keyspace, before) else { return false };
+    gate.marks(keyspace).await.is_ok_and(|now| now == *before)
 }
 
 fn gate(desk: &Desk, args: &InitArgs) -> Result<Gate, Failure> {
@@ -113,12 +135,20 @@ fn gate(desk: &Desk, args: &InitArgs) -> Result<Gate, Failure> {
     })
 }
 
-async fn look(desk: &Desk, gate: &Gate, keyspace: &mut Option<Keyspace>) -> Result<Verdict, Stop> {
+/// The verdict; if it may come to waiting, also the marks as they were before.
+async fn look(
+    desk: &Desk,
+    gate: &Gate,
+    keyspace: &mut Option<Keyspace>,
+    may_wait: bool,
+) -> Result<(Verdict, Option<Marks>), Stop> {
     let connected = match keyspace.take() {
         Some(connected) => connected,
         None => Keyspace::connect(desk.configuration.endpoint.clone(), session::CONNECTION_NAME).await?,
     };
-    gate.look(keyspace.insert(connected)).await
+    let keyspace = keyspace.insert(connected);
+    let marks = if may_wait { Some(gate.marks(keyspace).await?) } else { None };
+    Ok((gate.look(keyspace).await?, marks))
 }
 
 /// Whether waiting may cure it.

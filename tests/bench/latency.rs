@@ -107,7 +107,8 @@ fn tell(report: &mut Report, when: &str, felt: &Felt, due: Range<f64>) {
     });
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
         let at = |milliseconds: &[f64]| milliseconds[((milliseconds.len() - 1) as f64 * share) as usize];
-        report.push(Line::new("latency", format!("{when}: {name}"), at(&shared), "ms").beside("idle server", at(&aside)));
+        report
+            .push(Line::new("latency", format!("{when}: {name}"), at(&shared), "ms").beside("idle server", at(&aside)));
     }
 }
 
