@@ -115,6 +115,8 @@ fn entries(text: &str) -> Result<usize, String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    // As the program does.
+    rustix::thread::disable_transparent_huge_pages(true).expect("pages stay small");
     match cli.child {
         Some(Child::Step(order)) => {
             order.obey().await;
