@@ -12,7 +12,8 @@ use outpost_migrate_redis::engine::restore::{self, RestoreReport};
 use outpost_migrate_redis::engine::survey;
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::key::RedisKey;
-use outpost_migrate_redis::model::policy::DivergedPolicy;
+use outpost_migrate_redis::model::mark::Mark;
+use outpost_migrate_redis::model::policy::{ConflictPolicy, DivergedPolicy};
 use rstest::rstest;
 
 use support::command_line::CommandLine;
@@ -22,6 +23,7 @@ use support::events::Events;
 use support::fixture::read_fixture;
 use support::generator::{Generator, noise, now_ms, unmigrated};
 use support::load::load;
+use support::proxy::Proxy;
 use support::redis_client::Endpoint;
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
@@ -268,6 +270,70 @@ async fn a_restored_source_catches_up_with_later_migrations() {
     line.run(&["init", "--current"]).await.assert_code(0);
     let migrated: Keyspace = entries(&expected.originals).chain(entries(&final_targets(&expected))).collect();
     migrated.assert_same(&snapshot(&redis).await.filter(|key, _| !is_state(key)), "as if it had never been gone");
+}
+
+/// Whoever takes the sources for right although the application lives on targets gets them as they were.
+#[tokio::test]
+async fn a_replaced_target_catches_up_with_later_migrations() {
+    let server = Redis::start(false).await;
+    let redis = server.endpoint();
+    let expected = load_before(&redis).await;
+    migrate_all(&redis).await;
+    let target = expected.pairs[&b"tenant:tenant_1"[..]].clone();
+    hset(&redis, &target, "metadata", "later").await;
+    let mark = RedisKey::from("outpost:migration:001_hash_tags");
+    run_on_owner(&redis, mark.as_bytes(), redis::cmd("DEL").arg(mark.as_bytes())).await;
+
+    let bench = Bench::new(&redis).conflicts(ConflictPolicy::PreferSource);
+    let walk = bench.migrate(&Control::unattended()).await.expect("a mark");
+    assert_eq!((walk.plan.seen.to_copy(), walk.apply.replaced), (0, 1));
+    let line = command_line(&redis);
+    line.run(&["init", "--current"]).await.assert_code(1).assert_said(MIGRATIONS[1]).assert_said(MIGRATIONS[2]);
+    line.run(&["apply", "--all", "--yes"]).await.assert_code(0).assert_said("1 changed");
+    let migrated: Keyspace = entries(&expected.originals).chain(entries(&final_targets(&expected))).collect();
+    migrated.assert_same(&snapshot(&redis).await.filter(|key, _| !is_state(key)), "as the sources say");
+}
+
+/// Between the question and the lock another may have done it, and the application lives on targets since.
+#[tokio::test]
+async fn an_apply_that_comes_late_to_the_lock_copies_nothing() {
+    let server = Standalone::start(Options::default()).await;
+    let redis = server.endpoint();
+    let expected = load_before(&redis).await;
+    let proxy = Proxy::start(server.port()).await;
+    let takes_lock = |request: &[u8]| {
+        let has = |part: &[u8]| request.windows(part.len()).any(|window| window == part);
+        has(b"EVALSHA") && has(b"outpost:migration:lock")
+    };
+    proxy.stop_at(0, takes_lock);
+    let line = command_line(&proxy.endpoint());
+    let late = line.start(&["apply", "--yes"]);
+    proxy.wait_caught().await;
+    migrate_all(&redis).await;
+    let target = expected.pairs[&b"tenant:tenant_1"[..]].clone();
+    run_on_owner(&redis, &target, redis::cmd("DEL").arg(&target)).await;
+    let lived = snapshot(&redis).await;
+    proxy.let_go();
+    CommandLine::end(&late).await.assert_code(0).assert_said("Nothing to apply");
+    lived.assert_same(&snapshot(&redis).await, "a deleted tenant stays deleted");
+}
+
+/// A claim of an initialisation that died says nothing, and neither do the stamps that it wrote before.
+#[tokio::test]
+async fn an_initialisation_that_did_not_end_is_no_mark() {
+    let server = Standalone::start(Options::default()).await;
+    let redis = server.endpoint();
+    for (name, word) in MIGRATIONS.into_iter().zip(["init_token", "init_token", "init_claim"]) {
+        let key = format!("outpost:migration:{name}");
+        for (field, value) in [("status", "applied"), ("applied_at", "2026-01-02T03:04:05Z"), (word, "dead")] {
+            hset(&redis, key.as_bytes(), field, value).await;
+        }
+    }
+    for (name, predecessor) in MIGRATIONS.into_iter().zip([None, Some(MIGRATIONS[0]), Some(MIGRATIONS[1])]) {
+        let bench = Bench::new(&redis).migration(name);
+        let seen = survey::survey(&bench.keyspace().await, &bench.assignment).await.expect("an answer");
+        assert_eq!((seen.mark, seen.predecessor_pending), (Mark::Absent, predecessor), "{name}");
+    }
 }
 
 /// State as other versions leave it: respected, and never touched.

@@ -103,17 +103,36 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
     }
     prompt::check_answerable(args.yes)?;
     let lease = desk.take_lock(first, "apply").await?;
-    let done = match &args.rerun {
-        Some(_) => rerun(desk, args, &lease, first).await,
-        None => apply_all(desk, args, &lease, &chosen).await,
-    };
+    let done = apply_under(desk, args, &keyspace, &lease).await;
     lease.release().await;
-    done?;
+    if done? == Done::ByAnother {
+        let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
+        return nothing_to_apply(desk, &keyspace, &rows).await;
+    }
     if args.rerun.is_none() {
         let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
         desk.screen.text(format!("Next: {}", after(&rows)))?;
     }
     Ok(ExitCode::Done)
+}
+
+#[derive(PartialEq, Eq)]
+enum Done {
+    ByUs,
+    ByAnother,
+}
+
+/// Looks once more now that the lock is ours: another may have applied meanwhile what was pending, and behind its mark
+/// nothing may be copied.
+async fn apply_under(desk: &Desk, args: &ApplyArgs, keyspace: &Keyspace, lease: &Lease) -> Result<Done, Failure> {
+    let rows = list::rows(&desk.standings(keyspace).await?, &desk.parameters());
+    let chosen = chosen(desk, &rows, args)?;
+    let Some(first) = chosen.first() else { return Ok(Done::ByAnother) };
+    match &args.rerun {
+        Some(_) => rerun(desk, args, lease, first).await?,
+        None => apply_all(desk, args, lease, &chosen).await?,
+    }
+    Ok(Done::ByUs)
 }
 
 /// Outpost asks for a mark of every migration, also of those that never apply to its keyspace.

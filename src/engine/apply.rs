@@ -79,13 +79,19 @@ pub(super) async fn work_through(
 ) -> Result<ApplyReport, Stop> {
     match assignment.rule() {
         Rule::Rename(rename) => {
-            if plan.seen.to_copy() > 0 {
+            let may_replace = on_difference == OnDifference::Replace && plan.seen.conflicts > 0;
+            if plan.seen.to_copy() > 0 || may_replace {
                 journal::reopen_successors(writer, assignment).await?;
             }
             let (has_heavy, has_huge) = (plan.seen.heavy > 0, plan.seen.huge > 0);
             let settler = Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge };
             let settle = |keys| settler.settle(keys, order);
-            pass::complete(writer, &assignment.prefixes(), control, meter, settle).await
+            let report = pass::complete(writer, &assignment.prefixes(), control, meter, settle).await?;
+            if report.copied + report.replaced > 0 {
+                // Also what the plan did not see coming.
+                journal::reopen_successors(writer, assignment).await?;
+            }
+            Ok(report)
         }
         Rule::InPlace(in_place) => {
             let changer = Changer { writer, assignment, in_place, control };

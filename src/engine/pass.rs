@@ -19,7 +19,9 @@ use crate::engine::throttle::{self, Door};
 use crate::keyspace::scan::Look;
 use crate::keyspace::topology::Topology;
 use crate::keyspace::{Fault, FaultClass, Keyspace};
+use crate::model::admission::{HeldBy, strains};
 use crate::model::key::RedisKey;
+use crate::model::phase::Step;
 use crate::model::slot::SlotSet;
 
 /// Most of a look's time that was spent on waiting if a fault ended it: batches are sent again that long.
@@ -140,7 +142,7 @@ where
         })
         .try_buffer_unordered(IN_FLIGHT as usize);
     // Pages are read while batches are worked on; the reading ends with who wants them.
-    let (_, worked) = join(scan.map(Ok).forward(ahead), work_off(results, control, &cease, all)).await;
+    let (_, worked) = join(scan.map(Ok).forward(ahead), work_off(results, control, meter.step(), &cease, all)).await;
     let Worked { found, counted, ended, waits_for_memory } = worked;
     let ended = match ended {
         Ok(()) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
@@ -172,6 +174,7 @@ struct Worked<T> {
 async fn work_off<T: Tally>(
     results: impl Stream<Item = Result<T, Stop>>,
     control: &Control,
+    step: Step,
     cease: &CancellationToken,
     all: &CancellationToken,
 ) -> Worked<T> {
@@ -187,7 +190,7 @@ async fn work_off<T: Tally>(
             Err(stop) => {
                 cease.cancel();
                 // Asked once: what is under way may end after there is room again.
-                let is_short = waits_for_memory(control, &stop).await;
+                let is_short = waits_for_memory(control, step, &stop).await;
                 worked.waits_for_memory |= is_short;
                 if !is_short && !is_passing(&stop) {
                     all.cancel();
@@ -203,8 +206,11 @@ fn is_passing(stop: &Stop) -> bool {
     matches!(stop, Stop::Fault(fault) if fault.class.is_passing())
 }
 
-async fn waits_for_memory(control: &Control, stop: &Stop) -> bool {
-    matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory) && control.throttle().refused().await
+/// Only a step that is held while memory is short can wait until there is more.
+async fn waits_for_memory(control: &Control, step: Step, stop: &Stop) -> bool {
+    strains(step).contains(&HeldBy::Memory)
+        && matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory)
+        && control.throttle().refused().await
 }
 
 fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {

@@ -99,16 +99,21 @@ fn not_applicable(migration: &dyn Migration, scope: &Scope) -> Option<&'static s
 /// # Errors
 /// Whatever kept Redis from answering.
 pub async fn survey(keyspace: &Keyspace, assignment: &Assignment) -> Result<Survey, Stop> {
-    let mark = Mark::from_fields(&keyspace.hash(&assignment.mark_key()).await?);
-    let not_applicable = not_applicable(assignment.migration.as_ref(), &assignment.scope);
+    let standings = standings(keyspace, &assignment.registry, &assignment.scope).await?;
+    let mark = mark_of(&standings, assignment.migration.name());
     let run = journal::read_run(keyspace, assignment).await?;
     Ok(Survey {
         owner: run.owner.clone().or(owner_by_mark(&mark)),
-        predecessor_pending: predecessor_pending(keyspace, assignment).await?,
+        predecessor_pending: predecessor_pending(&standings, assignment),
         mark,
-        not_applicable,
+        not_applicable: not_applicable(assignment.migration.as_ref(), &assignment.scope),
         run,
     })
+}
+
+fn mark_of(standings: &[Standing], name: &str) -> Mark {
+    let standing = standings.iter().find(|standing| standing.migration.name() == name);
+    standing.map_or(Mark::Absent, |standing| standing.mark.clone())
 }
 
 fn owner_by_mark(mark: &Mark) -> Option<Owner> {
@@ -118,18 +123,17 @@ fn owner_by_mark(mark: &Mark) -> Option<Owner> {
     }
 }
 
-async fn predecessor_pending(keyspace: &Keyspace, assignment: &Assignment) -> Result<Option<&'static str>, Stop> {
-    let Some(predecessor) = assignment.registry.predecessor(assignment.migration.as_ref()) else { return Ok(None) };
-    if matches!(predecessor.is_applicable(&assignment.scope), Applicability::NotApplicable(_)) {
-        return Ok(None);
+fn predecessor_pending(standings: &[Standing], assignment: &Assignment) -> Option<&'static str> {
+    let predecessor = assignment.registry.predecessor(assignment.migration.as_ref())?;
+    if not_applicable(predecessor.as_ref(), &assignment.scope).is_some() {
+        return None;
     }
-    let fields = keyspace.hash(&assignment.state_keys().mark(predecessor.name())).await?;
     // Behind another tool's mark that proves false, what it is to bring is still to come, and would miss this one.
-    Ok(match Mark::from_fields(&fields) {
+    match mark_of(standings, predecessor.name()) {
         Mark::Absent | Mark::Unstamped => Some(predecessor.name()),
         Mark::Stamped(stamp) if !stamp.is_for(&assignment.terms.parameters) => Some(predecessor.name()),
         Mark::Stamped(_) | Mark::NotApplicable => None,
-    })
+    }
 }
 
 /// Marks a migration that never applies to this keyspace, unless a mark stands already.

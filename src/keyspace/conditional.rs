@@ -62,10 +62,8 @@ impl Writer {
                 indexes.push(index);
                 commands.push(command);
             } else {
-                if self.disturbances() != undisturbed {
-                    return Err(Fault::new(FaultClass::Disturbed));
-                }
-                outcomes[index] = Some(self.watch_and_write(key, entry, &Write::Unlink).await?);
+                let unlinked = self.watch_and_write(key, entry, &Write::Unlink, Some(undisturbed)).await?;
+                outcomes[index] = Some(unlinked);
             }
         }
         for (index, answer) in indexes.into_iter().zip(self.run_undisturbed(commands, undisturbed).await) {
@@ -107,7 +105,7 @@ impl Writer {
         let write = Write::Replace(payload);
         match hash_script(&script::REPLACE_IF_HASH_IS, key, expected, &write) {
             Some(command) => Ok(outcome(value::int(self.run_one(command).await?)?)),
-            None => self.watch_and_write(key, expected, &write).await,
+            None => self.watch_and_write(key, expected, &write, None).await,
         }
     }
 
@@ -123,14 +121,20 @@ impl Writer {
         self.run(commands).await.into_iter().map(|answer| Ok(outcome(value::int(answer?)?))).collect()
     }
 
-    /// `WATCH`, read, compare, `MULTI … EXEC`: the transaction fails if the key was touched in between.
-    async fn watch_and_write(&self, key: &RedisKey, expected: &Entry, write: &Write<'_>) -> Result<Outcome, Fault> {
+    /// `WATCH`, read, compare, `MULTI … EXEC`: the transaction fails if the key was touched in between, and is not
+    /// sent once the count of disturbances is another than `undisturbed`.
+    async fn watch_and_write(
+        &self,
+        key: &RedisKey,
+        expected: &Entry,
+        write: &Write<'_>,
+        undisturbed: Option<u64>,
+    ) -> Result<Outcome, Fault> {
         let topology = self.topology().await;
         let owner = topology.owner(slot_of(key)).ok_or(Fault::new(FaultClass::ClusterDown))?;
         let mut connection = self.own_connection(&owner.address).await?;
         let node = &owner.address;
-        // A connection of its own may reach another run of the server than the one that was read.
-        if server::describe(self, node).await?.is_none_or(|now| now.run_id != owner.run_id) {
+        if !server::is_still(self, owner, &mut connection).await? {
             return Err(Fault::of(FaultClass::Disturbed, node));
         }
         send(&mut connection, node, &redis::cmd("WATCH").arg(key.as_bytes()).take()).await?;
@@ -141,6 +145,9 @@ impl Writer {
             Some(_) => {}
         }
         self.check_lease(node)?;
+        if undisturbed.is_some_and(|count| count != self.disturbances()) {
+            return Err(Fault::of(FaultClass::Disturbed, node));
+        }
         let mut transaction = Pipeline::new();
         transaction.atomic();
         match write {

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 
 use redis::{Cmd, cmd};
 
+use crate::keyspace::connection::{self, Connection};
 use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::topology::{self, NodeLine, Primary, Topology};
-use crate::keyspace::{connection, value};
+use crate::keyspace::value;
 use crate::model::slot::SlotSet;
 
 /// What one primary says about itself, as far as a preflight check needs it.
@@ -122,6 +123,23 @@ async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress) -> Result<Topology,
     Ok(Topology::new(primaries))
 }
 
+/// Whether a primary still is the run of the server that was learned, also behind this further connection, which may
+/// have reached another one at the same address.
+pub(super) async fn is_still(
+    keyspace: &Keyspace,
+    primary: &Primary,
+    connection: &mut Connection,
+) -> Result<bool, Fault> {
+    let node = &primary.address;
+    let answer: redis::Value = cmd("INFO")
+        .arg("server")
+        .query_async(&mut connection.inner)
+        .await
+        .map_err(|error| Fault::classify(&error, node))?;
+    let is_same = parse_info(&value::text(answer)?).get("run_id") == Some(&primary.run_id);
+    Ok(is_same && describe(keyspace, node).await?.is_some_and(|now| now.run_id == primary.run_id))
+}
+
 /// What a node says about itself now; `None` if it is no primary.
 pub(super) async fn describe(keyspace: &Keyspace, node: &NodeAddress) -> Result<Option<Primary>, Fault> {
     let server = info(keyspace, node, "server").await?;
@@ -185,12 +203,14 @@ type Info = HashMap<String, String>;
 
 async fn info(keyspace: &Keyspace, node: &NodeAddress, section: &str) -> Result<Info, Fault> {
     let command: Cmd = cmd("INFO").arg(section).take();
-    let text = value::text(keyspace.ask_node(node, command).await?)?;
-    Ok(text
-        .lines()
+    Ok(parse_info(&value::text(keyspace.ask_node(node, command).await?)?))
+}
+
+fn parse_info(text: &str) -> Info {
+    text.lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(name, content)| (name.to_owned(), content.trim().to_owned()))
-        .collect())
+        .collect()
 }
 
 fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {

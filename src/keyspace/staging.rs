@@ -80,8 +80,8 @@ impl Writer {
         let undisturbed = self.disturbances();
         let topology = self.topology().await;
         let owner = topology.owner(slot_of(key)).ok_or(Fault::new(FaultClass::ClusterDown))?;
-        let connection = self.own_connection(&owner.address).await?;
-        if server::describe(self, &owner.address).await?.is_none_or(|now| now.run_id != owner.run_id) {
+        let mut connection = self.own_connection(&owner.address).await?;
+        if !server::is_still(self, owner, &mut connection).await? {
             return Err(Fault::of(FaultClass::Disturbed, &owner.address));
         }
         let mut watched =

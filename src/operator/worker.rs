@@ -334,11 +334,16 @@ impl Task {
             match command {
                 None | Some(Command::End) => return Some(Report::Ended),
                 Some(Command::Recorded) => self.say(Report::Held(hold.clone())),
-                Some(command @ (Command::Stamp | Command::MarkNotApplicable)) => {
-                    match self.write_mark(writer, assignment, &mut hold, command).await {
-                        Ok(()) => self.say(Report::Held(hold.clone())),
-                        Err(stop) => self.say(Report::Stopped(Step::Verify, hold.clone(), stop)),
+                Some(Command::Stamp) => {
+                    let stamped = self.stamp(lease, writer, assignment, &mut hold).await;
+                    if self.stop.is_cancelled() {
+                        return None;
                     }
+                    self.say_held(&hold, stamped);
+                }
+                Some(Command::MarkNotApplicable) => {
+                    let marked = self.mark_not_applicable(writer, assignment, &mut hold).await;
+                    self.say_held(&hold, marked);
                 }
                 Some(Command::Run(step)) => {
                     self.step(lease, writer, assignment, &mut hold, step).await;
@@ -352,56 +357,82 @@ impl Task {
     }
 
     async fn step(&self, lease: &Lease, writer: &Writer, assignment: &Assignment, hold: &mut Hold, step: Step) {
-        let (sender, progress) = watch::channel(None);
-        let control = Control::limited(self.interrupt.clone(), self.limits.clone(), sender);
+        let (control, progress) = self.control();
         self.say(Report::Working(step, hold.clone(), None));
         let sources_known = hold.plan.as_ref().map(|plan| plan.seen.total_sources()).or(self.sources_known);
         let work = Work { writer, assignment, control: &control, token: lease.token(), sources_known };
         let before = hold.clone();
-        let ended = {
-            let done = work.step(step, hold, lease);
-            tokio::pin!(done);
-            let lost = lease.lost();
-            let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
-            loop {
-                tokio::select! {
-                    ended = &mut done => break ended,
-                    () = lost.cancelled() => break Err(Stop::LeaseLost),
-                    _ = tick.tick() => {
-                        let seen = progress.borrow().clone();
-                        self.say(Report::Working(step, before.clone(), seen));
-                    }
-                }
-            }
-        };
+        let ended = self.watch(lease, step, &before, &progress, work.step(step, hold, lease)).await;
         self.say(match ended {
             Ok(outcome) => Report::Finished(step, hold.clone(), outcome),
             Err(reason) => Report::Stopped(step, hold.clone(), reason),
         });
     }
 
-    async fn write_mark(
+    /// Proves another tool's mark and stamps it, as a step like others: at the same pace, and as easily interrupted.
+    async fn stamp(
         &self,
+        lease: &Lease,
         writer: &Writer,
         assignment: &Assignment,
         hold: &mut Hold,
-        command: Command,
     ) -> Result<(), Stop> {
-        match (command, &hold.plan, hold.survey.not_applicable) {
-            (Command::Stamp, Some(plan), _) => {
-                let control = Control::of(self.interrupt.clone());
-                let missing = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), now()).await?;
-                if missing > 0 {
-                    return Err(Stop::MarkUnproven { missing });
-                }
+        if let (Mark::Unstamped, Some(plan)) = (&hold.survey.mark, &hold.plan) {
+            let (control, progress) = self.control();
+            self.say(Report::Working(Step::Verify, hold.clone(), None));
+            let proof = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), now());
+            let missing = self.watch(lease, Step::Verify, hold, &progress, proof).await?;
+            if missing > 0 {
+                return Err(Stop::MarkUnproven { missing });
             }
-            (Command::MarkNotApplicable, _, Some(reason)) => {
-                survey::mark_not_applicable(writer, assignment, reason, now()).await?;
-            }
-            _ => {}
         }
         hold.survey = survey::survey(writer, assignment).await?;
         Ok(())
+    }
+
+    async fn mark_not_applicable(&self, writer: &Writer, assignment: &Assignment, hold: &mut Hold) -> Result<(), Stop> {
+        if let Some(reason) = hold.survey.not_applicable {
+            survey::mark_not_applicable(writer, assignment, reason, now()).await?;
+        }
+        hold.survey = survey::survey(writer, assignment).await?;
+        Ok(())
+    }
+
+    /// Control of a step by the present limits, and the progress that comes of it.
+    fn control(&self) -> (Control, watch::Receiver<Option<Progress>>) {
+        let (sender, progress) = watch::channel(None);
+        (Control::limited(self.interrupt.clone(), self.limits.clone(), sender), progress)
+    }
+
+    /// Tells the progress of work until it is done or the lock is lost.
+    async fn watch<T>(
+        &self,
+        lease: &Lease,
+        step: Step,
+        hold: &Hold,
+        progress: &watch::Receiver<Option<Progress>>,
+        work: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, Stop> {
+        let mut work = std::pin::pin!(work);
+        let lost = lease.lost();
+        let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
+        loop {
+            tokio::select! {
+                ended = &mut work => return ended,
+                () = lost.cancelled() => return Err(Stop::LeaseLost),
+                _ = tick.tick() => {
+                    let seen = progress.borrow().clone();
+                    self.say(Report::Working(step, hold.clone(), seen));
+                }
+            }
+        }
+    }
+
+    fn say_held(&self, hold: &Hold, written: Result<(), Stop>) {
+        self.say(match written {
+            Ok(()) => Report::Held(hold.clone()),
+            Err(stop) => Report::Stopped(Step::Verify, hold.clone(), stop),
+        });
     }
 
     fn say(&self, report: Report) {
