@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::operator::{
     self, AFTER_A_RETRY, LOCKS, NAME, SOON, Site, assert_kstatus, assert_left_clean, condition, data, mark, migrated,
-    phases, ready, spec, targets, wait_unlocked,
+    phases, ready, sources, spec, targets, wait_unlocked,
 };
+use crate::support::engine::Bench;
 use crate::support::load::load;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::snapshot::snapshot;
 use crate::support::value::{Entry, Value};
 use crate::{command, condition_message, filled, tenants_only, window};
+use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::model::phase::Phase;
 use serde_json::json;
 
@@ -159,6 +161,36 @@ async fn another_tools_mark_is_stamped_only_when_nothing_is_missing() {
     let stamped = mark(&endpoint).await;
     assert_eq!(stamped.get("applied_at").map(String::as_str), Some("2026-01-01T00:00:00Z"), "what stood there stays");
     assert!(stamped.contains_key("verified_at"), "{stamped:?}");
+    data(&endpoint).await.assert_same(&migrated(&before), "nothing is written to entries");
+    assert_left_clean(&site, &endpoint).await;
+}
+
+/// A proof of another tool's mark keeps the pace, and gives the lock back when it is told to.
+#[tokio::test]
+async fn the_proof_of_another_tools_mark_is_paced_and_can_be_suspended() {
+    let site = Site::new("unproven-suspend").await;
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let before = tenants_only(&endpoint, 200).await;
+    Bench::new(&endpoint).migrate(&Control::unattended()).await.expect("a mark");
+    let claim = format!("outpost:migration:{}", operator::MIGRATION);
+    command(&redis, &["DEL", &claim, &format!("{{{claim}}}:run")]).await;
+    command(&redis, &["HSET", &claim, "status", "applied", "applied_at", "2026-01-01T00:00:00Z"]).await;
+    let _operator = site.operator().await;
+    // Some seconds for the plan, and as many for the proof.
+    let limits = json!({ "keysPerSecond": sources(&before).keys().count() / 6 });
+    site.create(NAME, spec(&endpoint, json!({ "limits": limits }))).await;
+    site.wait(NAME, SOON, "planned", |status| status.phase == Phase::Planned).await;
+    site.patch(NAME, json!({ "suspend": true })).await;
+    site.wait_reason(NAME, SOON, "Suspended").await;
+    wait_unlocked(&endpoint, Duration::from_secs(3)).await;
+    // A measured window, longer than the rest of the proof.
+    window(Duration::from_secs(8)).await;
+    assert!(!mark(&endpoint).await.contains_key("verified_at"), "it went on while suspended");
+
+    site.patch(NAME, json!({ "suspend": false, "limits": null })).await;
+    site.wait_ready(NAME, SOON, Phase::Verified).await;
+    assert!(mark(&endpoint).await.contains_key("verified_at"));
     data(&endpoint).await.assert_same(&migrated(&before), "nothing is written to entries");
     assert_left_clean(&site, &endpoint).await;
 }
