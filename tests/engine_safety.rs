@@ -14,8 +14,11 @@ use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::mark::Mark;
 use outpost_migrate_redis::model::policy::DivergedPolicy;
 use support::engine::{Bench, Expected, MARK, RUN, hset, run_on_owner};
+use support::load::load;
+use support::proxy::Proxy;
 use support::redis_server::{Options, Standalone};
 use support::snapshot::snapshot;
+use support::value::{Entry, Value};
 use support::wait::{STARTUP, eventually_true};
 
 fn nothing_in_the_way() -> Control {
@@ -47,6 +50,43 @@ async fn a_delete_is_not_sent_again_after_the_connection_broke() {
     let refused = held.writer.unlink_if_unchanged(&[(source.clone(), entry)], compared).await.expect_err("refused");
 
     assert_eq!(refused.class, FaultClass::Disturbed);
+    assert!(snapshot(&redis.endpoint()).await.contains_key(source.as_bytes()), "the original stands");
+}
+
+/// An original that is too large for a script takes several steps; what breaks between them counts as well.
+#[tokio::test]
+async fn a_large_original_is_not_unlinked_after_a_connection_broke_meanwhile() {
+    let redis = Standalone::start(Options::default()).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let large = Value::hash((0..3000).map(|number| (format!("field:{number}"), "value")));
+    load(&redis.endpoint(), [Entry::new("tenant:large", large)]).await;
+    let bench = Bench::new(&proxy.endpoint());
+    let held = bench.hold().await;
+    let source = key(b"tenant:large");
+    let entry = held.writer.entries(std::slice::from_ref(&source)).await.unwrap().remove(0).expect("the source");
+    let compared = held.writer.disturbances();
+
+    proxy.stop_at(0, |request| request.windows(5).any(|word| word == b"WATCH"));
+    let expected = [(source.clone(), entry)];
+    let breaking = async {
+        proxy.wait_caught().await;
+        let mut connection = redis.connection().await;
+        let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.expect("CLIENT LIST");
+        // The writer's first connection is the one that the others share.
+        let shared = list.lines().find(|line| line.contains(held.lease.token()));
+        let id = shared.and_then(|line| line.split(' ').next()?.strip_prefix("id=")).expect("the writer's connection");
+        let killed: i64 =
+            redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).query_async(&mut connection).await.unwrap();
+        assert_eq!(killed, 1);
+        eventually_true(STARTUP, "the writer has noticed", async || {
+            let _ = held.writer.entries(std::slice::from_ref(&source)).await;
+            held.writer.disturbances() > compared
+        })
+        .await;
+        proxy.let_go();
+    };
+    let (refused, ()) = tokio::join!(held.writer.unlink_if_unchanged(&expected, compared), breaking);
+    assert_eq!(refused.expect_err("refused").class, FaultClass::Disturbed);
     assert!(snapshot(&redis.endpoint()).await.contains_key(source.as_bytes()), "the original stands");
 }
 

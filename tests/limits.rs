@@ -6,7 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::keyspace::FaultClass;
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::admission::HeldBy;
 use outpost_migrate_redis::model::finding::{FindingCode, Severity};
@@ -160,6 +162,25 @@ async fn a_primary_short_of_memory_pauses_the_copies_until_it_has_room() {
     let walk = result.expect("a mark");
     assert_eq!(walk.apply.processed(), expected.sources());
     expected.assert_migrated(&bench).await;
+}
+
+/// Cleanup frees memory, so there is nothing to wait for; what it lacks is told at once.
+#[tokio::test]
+async fn a_cleanup_that_memory_keeps_from_asking_replicas_says_so() {
+    let cluster = Cluster::start(3, 1, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 300).await;
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    let held = bench.hold().await;
+    let mut connection = cluster.connection(1).await;
+    config_set(&mut connection, "maxmemory", "1mb").await;
+    let cleaned = tokio::time::timeout(SOON, held.cleanup(&Control::unattended())).await.expect("an end in time");
+    let stop = cleaned.expect_err("no replica was asked");
+    assert!(matches!(&stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory), "{stop:?}");
+    config_set(&mut connection, "maxmemory", "0").await;
+    let report = held.cleanup(&Control::unattended()).await.expect("a cleanup");
+    held.release().await;
+    assert_eq!(report.removed, expected.sources());
 }
 
 #[tokio::test]

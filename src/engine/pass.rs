@@ -174,7 +174,7 @@ struct Worked<T> {
 async fn work_off<T: Tally>(
     results: impl Stream<Item = Result<T, Stop>>,
     control: &Control,
-    step: Step,
+    during: Step,
     cease: &CancellationToken,
     all: &CancellationToken,
 ) -> Worked<T> {
@@ -190,7 +190,7 @@ async fn work_off<T: Tally>(
             Err(stop) => {
                 cease.cancel();
                 // Asked once: what is under way may end after there is room again.
-                let is_short = waits_for_memory(control, step, &stop).await;
+                let is_short = waits_for_memory(control, during, &stop).await;
                 worked.waits_for_memory |= is_short;
                 if !is_short && !is_passing(&stop) {
                     all.cancel();
@@ -207,8 +207,8 @@ fn is_passing(stop: &Stop) -> bool {
 }
 
 /// Only a step that is held while memory is short can wait until there is more.
-async fn waits_for_memory(control: &Control, step: Step, stop: &Stop) -> bool {
-    strains(step).contains(&HeldBy::Memory)
+async fn waits_for_memory(control: &Control, during: Step, stop: &Stop) -> bool {
+    strains(during).contains(&HeldBy::Memory)
         && matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory)
         && control.throttle().refused().await
 }
