@@ -329,7 +329,7 @@ struct Renewal {
 }
 
 impl Renewal {
-    /// Renews every third of the lock's life; ends when any key is lost or the lease ran out.
+    /// Renews every third of the lock's life, ten seconds at most; ends when any key is lost or the lease ran out.
     async fn run(self) {
         let life = self.request.life;
         let regular = renewal_pause(life);

@@ -1,7 +1,7 @@
 //! Batched reads: what migrations ask for, sizes, payloads, whole entries.
 //!
-//! Every function gives its answers in the order of its keys, by one pipelined round trip per primary: of scripts
-//! that read many keys each, and one more for what they could not answer.
+//! Every function gives its answers in the order of its keys: by scripts that read many keys each, few of them under
+//! way at a time, and one pipelined round trip per primary for what they could not answer.
 
 use std::collections::BTreeMap;
 

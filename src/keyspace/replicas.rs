@@ -68,6 +68,7 @@ impl Writer {
         let node = &primary.address;
         let Some(barrier) = barrier_key(primary, barrier_prefix) else { return Ok(required) };
         let mut connection = self.own_connection(node).await?;
+        self.check_lease(node)?;
         let mut pipeline = Pipeline::new();
         // A primary at its memory limit refuses SET but not the expiry of the key, so an orphan ends by itself.
         pipeline.cmd("SET").arg(barrier.as_bytes()).arg(1).arg("PX").arg(60_000).ignore();
