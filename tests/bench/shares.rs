@@ -43,7 +43,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Entries of a check: enough for tenths of seconds a step.
 const CHECKED: usize = 60_000;
 
-/// The least shares that a check lets pass, about 60 % of what is measured on two cores.
+/// The least shares that a check lets pass, about 60 % of the least that was measured on two cores.
 const FLOORS: [(&str, f64); 3] = [("standalone apply", 0.13), ("cluster apply", 0.16), ("standalone verify", 0.20)];
 
 /// Measures outpost-migrate-redis against what Redis can do.
