@@ -83,7 +83,7 @@ pub enum Why {
 
 /// What stands in the marks, to tell whether anything changed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Marks(Vec<(Mark, Option<String>)>);
+pub struct Marks(Vec<(Mark, Option<UnixMillis>, Option<String>)>);
 
 /// What a mark says to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +161,8 @@ impl Gate {
     /// Whatever kept Redis from answering.
     pub async fn marks(&self, keyspace: &Keyspace) -> Result<Marks, Stop> {
         let standings = survey::standings(keyspace, &self.registry, &self.scope).await?;
-        Ok(Marks(standings.into_iter().map(|standing| (standing.mark, standing.claim)).collect()))
+        let said = |standing: Standing| (standing.mark, standing.applied_at, standing.claim);
+        Ok(Marks(standings.into_iter().map(said).collect()))
     }
 
     /// The required migrations that are not known to be applied.
@@ -301,7 +302,7 @@ impl Gate {
             None => Ok(verify::compare(keyspace, assignment, &control, None).await?.unapplied),
             Some(writer) => {
                 let hash = plan_hash(assignment);
-                verify::prove_mark(writer, assignment, &control, hash.as_str(), (self.now)()).await
+                verify::prove_mark(writer, assignment, &control, hash.as_str(), None, (self.now)()).await
             }
         }
     }

@@ -294,6 +294,44 @@ async fn a_replaced_target_catches_up_with_later_migrations() {
     migrated.assert_same(&snapshot(&redis).await.filter(|key, _| !is_state(key)), "as the sources say");
 }
 
+/// What the old version wrote behind a plan that saw everything in its place has gone through nothing yet.
+#[tokio::test]
+async fn a_source_that_comes_after_the_plan_catches_up_with_later_migrations() {
+    let server = Redis::start(false).await;
+    let redis = server.endpoint();
+    let expected = load_before(&redis).await;
+    migrate_all(&redis).await;
+    let mark = RedisKey::from("outpost:migration:001_hash_tags");
+    run_on_owner(&redis, mark.as_bytes(), redis::cmd("DEL").arg(mark.as_bytes())).await;
+    let bench = Bench::new(&redis);
+    let held = bench.hold().await;
+    let stamps = async || {
+        let state = bench.snapshot().await.1;
+        let is_stamped = |name: &&&str| {
+            let key = format!("outpost:migration:{name}");
+            state[key.as_bytes()].value.field("verified_at").is_some()
+        };
+        MIGRATIONS[1..].iter().filter(is_stamped).count()
+    };
+
+    // Nothing is written, and nothing is to be proven again.
+    let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
+    let report = held.apply(&Control::unattended(), &plan, &run).await.expect("nothing to copy");
+    assert_eq!((plan.seen.to_copy(), report.copied, report.already_migrated), (0, 0, expected.sources()));
+    assert_eq!(stamps().await, 2);
+
+    let late = Value::hash([("id", "late"), ("created_at", "2025-01-19T22:17:29.5Z")]);
+    load(&redis, [Entry::new("tenant:late", late)]).await;
+    let report = held.apply(&Control::unattended(), &plan, &run).await.expect("a copy");
+    assert_eq!((report.copied, stamps().await), (1, 0));
+    let proof = held.prove(&Control::unattended(), &plan, &run).await.expect("a proof");
+    held.mark(proof).await.expect("a mark");
+    held.release().await;
+    let line = command_line(&redis);
+    line.run(&["init", "--current"]).await.assert_code(1).assert_said(MIGRATIONS[1]);
+    line.run(&["apply", "--all", "--yes"]).await.assert_code(0).assert_said("1 changed");
+}
+
 /// Between the question and the lock another may have done it, and the application lives on targets since.
 #[tokio::test]
 async fn an_apply_that_comes_late_to_the_lock_copies_nothing() {
@@ -314,7 +352,7 @@ async fn an_apply_that_comes_late_to_the_lock_copies_nothing() {
     run_on_owner(&redis, &target, redis::cmd("DEL").arg(&target)).await;
     let lived = snapshot(&redis).await;
     proxy.let_go();
-    CommandLine::end(&late).await.assert_code(0).assert_said("Nothing to apply");
+    CommandLine::end(&late).await.assert_code(0).assert_said("001_hash_tags was applied meanwhile");
     lived.assert_same(&snapshot(&redis).await, "a deleted tenant stays deleted");
 }
 

@@ -103,11 +103,11 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
     }
     prompt::check_answerable(args.yes)?;
     let lease = desk.take_lock(first, "apply").await?;
-    let done = apply_under(desk, args, &keyspace, &lease).await;
+    let done = apply_under(desk, args, &lease, &chosen).await;
     lease.release().await;
     if done? == Done::ByAnother {
-        let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
-        return nothing_to_apply(desk, &keyspace, &rows).await;
+        desk.screen.nothing(&format!("Nothing to apply: {} was applied meanwhile.", names(&chosen)))?;
+        return Ok(ExitCode::Done);
     }
     if args.rerun.is_none() {
         let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
@@ -123,16 +123,22 @@ enum Done {
 }
 
 /// Looks once more now that the lock is ours: another may have applied meanwhile what was pending, and behind its mark
-/// nothing may be copied.
-async fn apply_under(desk: &Desk, args: &ApplyArgs, keyspace: &Keyspace, lease: &Lease) -> Result<Done, Failure> {
-    let rows = list::rows(&desk.standings(keyspace).await?, &desk.parameters());
-    let chosen = chosen(desk, &rows, args)?;
+/// nothing may be copied. What was not pending then is not begun now.
+async fn apply_under(desk: &Desk, args: &ApplyArgs, lease: &Lease, before: &[Assignment]) -> Result<Done, Failure> {
+    let writer = lease.writer().await?;
+    let rows = list::rows(&desk.standings(&writer).await?, &desk.parameters());
+    let mut chosen = chosen(desk, &rows, args)?;
+    chosen.retain(|now| before.iter().any(|before| before.migration.name() == now.migration.name()));
     let Some(first) = chosen.first() else { return Ok(Done::ByAnother) };
     match &args.rerun {
         Some(_) => rerun(desk, args, lease, first).await?,
         None => apply_all(desk, args, lease, &chosen).await?,
     }
     Ok(Done::ByUs)
+}
+
+fn names(assignments: &[Assignment]) -> String {
+    assignments.iter().map(|it| it.migration.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// Outpost asks for a mark of every migration, also of those that never apply to its keyspace.
@@ -145,7 +151,12 @@ async fn nothing_to_apply(desk: &Desk, keyspace: &Keyspace, rows: &[Row]) -> Res
         lease.release().await;
         marked?;
     }
-    desk.screen.nothing(&format!("Nothing to apply: all {} migrations are applied.", rows.len()))?;
+    let pending: Vec<_> = rows.iter().filter(|row| row.state.is_pending()).map(|row| row.name).collect();
+    let message = match pending[..] {
+        [] => format!("Nothing to apply: all {} migrations are applied.", rows.len()),
+        _ => format!("Nothing to apply: it is applied already; {} is pending.", pending.join(", ")),
+    };
+    desk.screen.nothing(&message)?;
     Ok(ExitCode::Done)
 }
 
@@ -205,8 +216,7 @@ async fn apply_all(desk: &Desk, args: &ApplyArgs, lease: &Lease, chosen: &[Assig
         let question = match chosen.len() - index {
             1 => format!("Apply {}?", assignment.migration.name()),
             left => {
-                let names: Vec<_> = chosen.iter().skip(index).map(|it| it.migration.name()).collect();
-                format!("Apply {left} migrations ({})?", names.join(", "))
+                format!("Apply {left} migrations ({})?", names(&chosen[index..]))
             }
         };
         is_approved = apply_one(desk, args.pace, lease, &writer, assignment, &question, is_approved).await?;
@@ -241,7 +251,8 @@ async fn apply_one(
     show_plan(desk, assignment, &plan, took)?;
     if plan.seen.mark_is_unproven && plan.seen.to_copy() == 0 && plan.errors().next().is_none() {
         let (control, watched) = desk.control(pace);
-        let proving = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), now());
+        let total = Some(plan.seen.total_sources());
+        let proving = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), total, now());
         let missing = progress::shown(desk.screen, name, watched, proving).await?;
         if missing > 0 {
             return Err(Stop::MarkUnproven { missing }.into());

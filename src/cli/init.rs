@@ -80,26 +80,27 @@ pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failur
         let (hurdle, patience, marks) = match looked {
             Ok((Verdict::Current { initialised }, _)) => return current(desk, &gate, initialised),
             Ok((Verdict::Pending(pending), marks)) => (Hurdle::Pending(pending), args.wait, marks),
-            Ok((Verdict::Locked(holder), _)) if holder.operation.as_deref() == Some(INIT) => {
-                (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)), None)
+            Ok((Verdict::Locked(holder), marks)) if holder.operation.as_deref() == Some(INIT) => {
+                (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)), marks)
             }
-            Ok((Verdict::Locked(holder), _)) => (Hurdle::Locked(holder), args.wait, None),
+            Ok((Verdict::Locked(holder), marks)) => (Hurdle::Locked(holder), args.wait, marks),
             Err(stop) if may_pass(&stop) => {
                 keyspace = None;
                 (Hurdle::Trouble(stop), args.wait, None)
             }
             Err(stop) => return Err(stop.into()),
         };
-        let until = began + patience.unwrap_or_default();
-        let look_again = looked_at + took * LOOKING;
+        let patience = patience.unwrap_or_default();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = patience.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return hurdle.end(desk, args);
             }
             said.say(&hurdle);
             pause(desk, pauses.next().unwrap_or(Duration::from_secs(5)).min(left)).await?;
-            if Instant::now() >= look_again || !are_unchanged(&gate, keyspace.as_ref(), marks.as_ref()).await {
+            // With the last of its time it looks once more, whatever the marks say.
+            let is_due = looked_at.elapsed() >= took * LOOKING || began.elapsed() >= patience;
+            if is_due || !are_unchanged(&gate, keyspace.as_ref(), marks.as_ref()).await {
                 break;
             }
         }

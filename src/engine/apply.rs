@@ -1,10 +1,12 @@
 //! Apply: copies every source to its target, or changes every entry in place. The gate stays closed; the mark
 //! comes with verify.
 
+use tokio::sync::OnceCell;
+
 use crate::engine::assignment::Assignment;
 use crate::engine::control::{Control, Meter};
 use crate::engine::in_place::Changer;
-use crate::engine::journal::{self, Run};
+use crate::engine::journal::Run;
 use crate::engine::pass;
 use crate::engine::settle::{OnDifference, Settler, on_difference};
 use crate::engine::stop::Stop;
@@ -79,19 +81,13 @@ pub(super) async fn work_through(
 ) -> Result<ApplyReport, Stop> {
     match assignment.rule() {
         Rule::Rename(rename) => {
-            let may_replace = on_difference == OnDifference::Replace && plan.seen.conflicts > 0;
-            if plan.seen.to_copy() > 0 || may_replace {
-                journal::reopen_successors(writer, assignment).await?;
-            }
             let (has_heavy, has_huge) = (plan.seen.heavy > 0, plan.seen.huge > 0);
-            let settler = Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge };
+            let reopened = OnceCell::new();
+            let settler = Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge, reopened };
+            // Where nothing is missing, nothing is to be written.
+            let order = if plan.seen.to_copy() == 0 { Order::CompareFirst } else { order };
             let settle = |keys| settler.settle(keys, order);
-            let report = pass::complete(writer, &assignment.prefixes(), control, meter, settle).await?;
-            if report.copied + report.replaced > 0 {
-                // Also what the plan did not see coming.
-                journal::reopen_successors(writer, assignment).await?;
-            }
-            Ok(report)
+            pass::complete(writer, &assignment.prefixes(), control, meter, settle).await
         }
         Rule::InPlace(in_place) => {
             let changer = Changer { writer, assignment, in_place, control };

@@ -164,6 +164,7 @@ impl Settler<'_> {
     }
 
     async fn copy_huge(&self, (source, target): &Pair, report: &mut ApplyReport) -> Result<bool, Stop> {
+        self.before_writing().await?;
         match copy(self.writer, self.control, source, target, Over::Nothing).await? {
             Staged::Made => report.copied += 1,
             Staged::SourceGone => report.ended += 1,
@@ -184,6 +185,7 @@ impl Settler<'_> {
                     report.conflict_sample.offer(pair.clone());
                     return Ok(true);
                 }
+                self.before_writing().await?;
                 match copy(self.writer, self.control, source, target, Over::Stale).await? {
                     Staged::Made => report.replaced += 1,
                     Staged::SourceGone => report.ended += 1,

@@ -3,13 +3,15 @@
 //! Owns the decision about a target that exists and differs: our own stale copy, a conflict that a
 //! policy decides, or somebody's entry that stays.
 
+use tokio::sync::OnceCell;
+
 use crate::engine::apply::Order;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, classify};
 use crate::engine::control::{Advance, Control};
 use crate::engine::equality;
 use crate::engine::huge;
-use crate::engine::journal::Run;
+use crate::engine::journal::{self, Run};
 use crate::engine::pass::Tally;
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
@@ -67,6 +69,8 @@ pub(super) struct Settler<'a> {
     /// Whether the plan saw heavy entries, and huge ones among them; only then sizes are asked for.
     pub(super) has_heavy: bool,
     pub(super) has_huge: bool,
+    /// Whether later in-place migrations were told that something is written which has not gone through them.
+    pub(super) reopened: OnceCell<()>,
 }
 
 impl Settler<'_> {
@@ -97,6 +101,9 @@ impl Settler<'_> {
         let mut open = Vec::new();
         if order == Order::CopyFirst {
             let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
+            if !supposed.is_empty() {
+                self.before_writing().await?;
+            }
             let copied = self.writer.copy_supposed(&supposed, spare).await?;
             let mut existing = Vec::new();
             for (likely, copied) in sources.into_iter().zip(copied) {
@@ -136,9 +143,19 @@ impl Settler<'_> {
         self.settle_huge(huge, order, report).await
     }
 
+    /// Takes the stamps off later in-place migrations before the first write, not after it: whoever is killed in between
+    /// leaves nothing that they were never told of.
+    pub(super) async fn before_writing(&self) -> Result<(), Stop> {
+        self.reopened.get_or_try_init(|| journal::reopen_successors(self.writer, self.assignment)).await?;
+        Ok(())
+    }
+
     /// Copies; gives the pairs whose target exists.
     async fn copy(&self, pairs: &[Pair], report: &mut ApplyReport) -> Result<Vec<Pair>, Stop> {
         let mut existing = Vec::new();
+        if !pairs.is_empty() {
+            self.before_writing().await?;
+        }
         for (pair, copied) in pairs.iter().zip(self.writer.copy(pairs).await?) {
             match copied {
                 Copied::Made => report.copied += 1,
@@ -193,6 +210,7 @@ impl Settler<'_> {
         }
         let payload = self.writer.payloads(std::slice::from_ref(source)).await?.into_iter().flatten().next();
         let Some(payload) = payload else { return Ok(Replaced::Again) };
+        self.before_writing().await?;
         Ok(match self.writer.replace_if_unchanged(target, found, &payload).await? {
             Outcome::Done => Replaced::Done,
             Outcome::Changed | Outcome::Gone => Replaced::Again,

@@ -157,11 +157,12 @@ pub async fn prove_mark(
     assignment: &Assignment,
     control: &Control,
     plan_hash: &str,
+    sources_known: Option<u64>,
     now: UnixMillis,
 ) -> Result<u64, Stop> {
     for _ in 0..ROUNDS {
         let before = writer.relearn().await?;
-        let report = compare(writer, assignment, control, None).await?;
+        let report = compare(writer, assignment, control, sources_known).await?;
         if report.unapplied > 0 {
             return Ok(report.unapplied);
         }

@@ -61,6 +61,8 @@ impl Case<'_> {
                 let verdict = words::adopted(self.status.phase, phase);
                 let mut next = self.status.clone();
                 next.enter(phase, verdict.message.clone(), now);
+                // Of a step that is over; what was found stands in the conditions.
+                next.progress = None;
                 if self.status.phase == Phase::CleanedUp {
                     next.cleanup = None;
                 }

@@ -380,7 +380,8 @@ impl Task {
         if let (Mark::Unstamped, Some(plan)) = (&hold.survey.mark, &hold.plan) {
             let (control, progress) = self.control();
             self.say(Report::Working(Step::Verify, hold.clone(), None));
-            let proof = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), now());
+            let total = Some(plan.seen.total_sources());
+            let proof = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), total, now());
             let missing = self.watch(lease, Step::Verify, hold, &progress, proof).await?;
             if missing > 0 {
                 return Err(Stop::MarkUnproven { missing });

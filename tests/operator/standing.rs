@@ -12,6 +12,7 @@ use crate::support::redis_server::{Options, Standalone};
 use crate::support::snapshot::snapshot;
 use crate::support::value::{Entry, Value};
 use crate::{command, condition_message, filled, tenants_only, window};
+use outpost_migrate_redis::api::v1alpha1::RedisMigrationStatus;
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::model::phase::Phase;
 use serde_json::json;
@@ -93,7 +94,7 @@ async fn a_status_that_nobody_works_on_is_taken_up_wherever_it_stopped() {
     site.create(NAME, spec(&endpoint, json!({}))).await;
     let verified = site.wait_ready(NAME, SOON, Phase::Verified).await;
     operator.process.kill();
-    let progressing = |mut status: outpost_migrate_redis::api::v1alpha1::RedisMigrationStatus, phase| {
+    let progressing = |mut status: RedisMigrationStatus, phase| {
         status.phase = phase;
         for condition in &mut status.conditions {
             if condition.type_ == "Ready" {
@@ -180,7 +181,10 @@ async fn the_proof_of_another_tools_mark_is_paced_and_can_be_suspended() {
     // Some seconds for the plan, and as many for the proof.
     let limits = json!({ "keysPerSecond": sources(&before).keys().count() / 6 });
     site.create(NAME, spec(&endpoint, json!({ "limits": limits }))).await;
-    site.wait(NAME, SOON, "planned", |status| status.phase == Phase::Planned).await;
+    let is_proving = |status: &RedisMigrationStatus| {
+        status.progress.as_ref().is_some_and(|progress| progress.step == "verify" && progress.processed > 0)
+    };
+    site.wait(NAME, SOON, "the proof", is_proving).await;
     site.patch(NAME, json!({ "suspend": true })).await;
     site.wait_reason(NAME, SOON, "Suspended").await;
     wait_unlocked(&endpoint, Duration::from_secs(3)).await;
