@@ -18,7 +18,7 @@ use rstest::rstest;
 
 use support::command_line::CommandLine;
 use support::current_form::current;
-use support::engine::{Bench, Expected, entries, hset, is_state, run_on_owner};
+use support::engine::{Bench, Expected, MARK, entries, hset, is_state, run_on_owner};
 use support::events::Events;
 use support::fixture::read_fixture;
 use support::generator::{Generator, noise, now_ms, unmigrated};
@@ -272,6 +272,11 @@ async fn a_restored_source_catches_up_with_later_migrations() {
     migrated.assert_same(&snapshot(&redis).await.filter(|key, _| !is_state(key)), "as if it had never been gone");
 }
 
+/// What a restored backup or a stray `DEL` does.
+async fn lose_first_mark(redis: &Endpoint) {
+    run_on_owner(redis, MARK, redis::cmd("DEL").arg(MARK)).await;
+}
+
 /// Whoever takes the sources for right although the application lives on targets gets them as they were.
 #[tokio::test]
 async fn a_replaced_target_catches_up_with_later_migrations() {
@@ -281,8 +286,7 @@ async fn a_replaced_target_catches_up_with_later_migrations() {
     migrate_all(&redis).await;
     let target = expected.pairs[&b"tenant:tenant_1"[..]].clone();
     hset(&redis, &target, "metadata", "later").await;
-    let mark = RedisKey::from("outpost:migration:001_hash_tags");
-    run_on_owner(&redis, mark.as_bytes(), redis::cmd("DEL").arg(mark.as_bytes())).await;
+    lose_first_mark(&redis).await;
 
     let bench = Bench::new(&redis).conflicts(ConflictPolicy::PreferSource);
     let walk = bench.migrate(&Control::unattended()).await.expect("a mark");
@@ -301,8 +305,7 @@ async fn a_source_that_comes_after_the_plan_catches_up_with_later_migrations() {
     let redis = server.endpoint();
     let expected = load_before(&redis).await;
     migrate_all(&redis).await;
-    let mark = RedisKey::from("outpost:migration:001_hash_tags");
-    run_on_owner(&redis, mark.as_bytes(), redis::cmd("DEL").arg(mark.as_bytes())).await;
+    lose_first_mark(&redis).await;
     let bench = Bench::new(&redis);
     let held = bench.hold().await;
     let stamps = async || {

@@ -154,7 +154,7 @@ async fn nothing_to_apply(desk: &Desk, keyspace: &Keyspace, rows: &[Row]) -> Res
     let pending: Vec<_> = rows.iter().filter(|row| row.state.is_pending()).map(|row| row.name).collect();
     let message = match pending[..] {
         [] => format!("Nothing to apply: all {} migrations are applied.", rows.len()),
-        _ => format!("Nothing to apply: it is applied already; {} is pending.", pending.join(", ")),
+        _ => format!("Nothing to apply: it is applied already. Still pending: {}.", pending.join(", ")),
     };
     desk.screen.nothing(&message)?;
     Ok(ExitCode::Done)

@@ -24,9 +24,9 @@ const INIT_PATIENCE: Duration = Duration::from_secs(120);
 /// What is waited for is said again after this long, so that nobody takes the waiting for hanging.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// Behind another tool's mark a look compares the whole keyspace: while the marks stay as they are, no more than this
-/// part of the time is spent on looking.
-const LOOKING: u32 = 20;
+/// Behind another tool's mark a look compares the whole keyspace: while the marks stay as they are, the next one comes
+/// after so many times what the last one took.
+const LOOKS_APART: u32 = 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,7 +99,7 @@ pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failur
             said.say(&hurdle);
             pause(desk, pauses.next().unwrap_or(Duration::from_secs(5)).min(left)).await?;
             // With the last of its time it looks once more, whatever the marks say.
-            let is_due = looked_at.elapsed() >= took * LOOKING || began.elapsed() >= patience;
+            let is_due = looked_at.elapsed() >= took * LOOKS_APART || began.elapsed() >= patience;
             if is_due || !are_unchanged(&gate, keyspace.as_ref(), marks.as_ref()).await {
                 break;
             }

@@ -84,7 +84,7 @@ pub(super) async fn work_through(
             let (has_heavy, has_huge) = (plan.seen.heavy > 0, plan.seen.huge > 0);
             let reopened = OnceCell::new();
             let settler = Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge, reopened };
-            // Where nothing is missing, nothing is to be written.
+            // Where nothing is missing, trying to copy would only reopen later migrations in vain.
             let order = if plan.seen.to_copy() == 0 { Order::CompareFirst } else { order };
             let settle = |keys| settler.settle(keys, order);
             pass::complete(writer, &assignment.prefixes(), control, meter, settle).await

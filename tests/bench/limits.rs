@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-use crate::keys::Keys;
+use crate::keys::{Keys, Pair};
 use crate::raw::{self, Answer, Lane};
 
 /// Seconds that each kind of command took for the whole keyspace.
@@ -37,11 +37,11 @@ impl Limits {
         Self {
             scan: scan(keys),
             probe: probe(keys),
-            exists: on_targets(keys, b"EXISTS"),
-            size: size(keys),
+            exists: on_targets(keys, &[b"EXISTS"]),
+            size: on_sources(keys, &[b"MEMORY", b"USAGE"]),
             copy: if keys.ports.len() == 1 { copy(keys) } else { dump_and_restore(keys) },
             read: read(keys),
-            unlink: on_targets(keys, b"UNLINK"),
+            unlink: on_targets(keys, &[b"UNLINK"]),
         }
     }
 }
@@ -134,20 +134,22 @@ fn read(keys: &Keys) -> f64 {
     })
 }
 
-fn size(keys: &Keys) -> f64 {
-    at_once(keys, |number, port| {
-        let part = &keys.by_source[number];
-        let push = |index: usize, out: &mut Vec<u8>| {
-            raw::encode(out, &[b"MEMORY", b"USAGE", &keys.pairs[part[index]].source]);
-        };
-        raw::pipelined(port, part.len(), 1, push, |_, _| {});
-    })
+fn on_sources(keys: &Keys, command: &[&[u8]]) -> f64 {
+    on_each(keys, &keys.by_source, command, |pair| &pair.source)
 }
 
-fn on_targets(keys: &Keys, command: &[u8]) -> f64 {
+fn on_targets(keys: &Keys, command: &[&[u8]]) -> f64 {
+    on_each(keys, &keys.by_target, command, |pair| &pair.target)
+}
+
+/// One command, its words without the key, about one key of each pair.
+fn on_each(keys: &Keys, parts: &[Vec<usize>], command: &[&[u8]], key: impl Fn(&Pair) -> &[u8] + Sync) -> f64 {
     at_once(keys, |number, port| {
-        let part = &keys.by_target[number];
-        let push = |index: usize, out: &mut Vec<u8>| raw::encode(out, &[command, &keys.pairs[part[index]].target]);
+        let part = &parts[number];
+        let push = |index: usize, out: &mut Vec<u8>| {
+            let words: Vec<&[u8]> = command.iter().copied().chain([key(&keys.pairs[part[index]])]).collect();
+            raw::encode(out, &words);
+        };
         raw::pipelined(port, part.len(), 1, push, |_, _| {});
     })
 }
