@@ -323,6 +323,8 @@ async fn conflicts_stop_apply_until_a_policy_is_chosen() {
     let preferring = ["--conflict-policy", "prefer-source", "apply", "001_hash_tags", "--yes"];
     cli.run(&preferring).await.expect(0).says("1 replaced");
     expected.migrated().assert_same(&data(&endpoint).await, "the source won");
+    let again = cli.run(&["apply", "001_hash_tags", "--yes"]).await.expect(0);
+    again.says("it is applied already. Still pending: 002_timestamps, 003_entity.");
 }
 
 #[tokio::test]
