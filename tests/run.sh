@@ -1,61 +1,124 @@
 #!/usr/bin/env bash
-# Installs what is lacking, builds the control plane's programs into .cache, and runs every check and test.
+# Installs what is lacking, builds the control plane's programs into .cache, runs every check and test, and ends with a
+# table of what took how long.
 #
-# Usage: tests/run.sh
+# Usage: tests/run.sh [--only STEP[,STEP…]]
+#
+#   --only STEP  run these steps alone, in this order: format, lint, clippy, dependencies, documentation, tests, chart,
+#                e2e, speed
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-step() { printf '\n== %s (%s s so far)\n' "$*" "$SECONDS"; }
+steps=(format lint clippy dependencies documentation tests chart e2e speed)
+table=()
+servers=''
 
-install_cargo_deny() {
-  local version=0.20.2
-  local tool=$root/.cache/tools/cargo-deny-$version
-  if [ ! -x "$tool/bin/cargo-deny" ]; then
-    echo "installing cargo-deny $version (minutes, the first time)"
-    cargo install --quiet --locked --version "$version" --no-default-features --root "$tool" \
-      --target-dir "$root/target/cargo-deny" cargo-deny
-  fi
-  PATH="$tool/bin:$PATH"
+die() {
+  printf 'run: error: %s\n' "$*" >&2
+  exit 2
 }
 
-step 'what is needed'
-tests/install.sh e2e chart redis
-for component in rustfmt clippy; do
-  cargo "${component#rust}" --version >/dev/null 2>&1 || rustup component add "$component"
-done
+parse_arguments() {
+  local step
+  [[ $# -gt 0 ]] || return 0
+  [[ $# -eq 2 && $1 == --only ]] || die "usage: tests/run.sh [--only STEP[,STEP…]]; steps: ${steps[*]}"
+  local known=" ${steps[*]} "
+  IFS=, read -ra steps <<<"$2"
+  for step in "${steps[@]}"; do [[ $known == *" $step "* ]] || die "$step is no step; steps:$known"; done
+}
 
-step 'format'
-cargo fmt --check
+# What a step needs is installed by those that need it too, so that each can be run alone.
+prepare() {
+  tests/install.sh e2e chart redis
+  local component
+  for component in rustfmt clippy; do
+    cargo "${component#rust}" --version >/dev/null 2>&1 || rustup component add "$component"
+  done
+  PATH=$(tests/tools/install.sh):$PATH
+}
 
-step 'shell scripts and Dockerfile'
-tests/lint.sh
+step_format() { cargo fmt --check; }
 
-step 'lints'
-cargo clippy --locked --all-targets -- -D warnings
+step_lint() { tests/lint.sh; }
 
-step 'licences and sources of dependencies'
-install_cargo_deny
-cargo deny --locked check licenses sources bans
+step_clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 
-step 'documentation'
-RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --lib --quiet
+step_dependencies() {
+  cargo deny --locked check licenses sources bans
+  cargo shear --locked
+}
 
-step 'control plane'
-tests/kubernetes/build.sh >/dev/null
+step_documentation() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --lib --quiet; }
 
-step 'tests'
-# A snapshot that differs or is missing fails, and nothing is written.
-INSTA_UPDATE=no cargo test --locked --no-fail-fast
+# Built first, so that no case waits for a compiler; then one control plane for all cases that share one.
+step_tests() {
+  tests/kubernetes/build.sh >/dev/null
+  cargo nextest run --locked --no-run
+  start_control_plane
+  # A snapshot that differs or is missing fails, and nothing is written.
+  INSTA_UPDATE=no cargo nextest run --locked
+  stop_control_plane
+}
 
-step 'Helm chart'
-tests/chart/run.sh
+start_control_plane() {
+  servers=$(mktemp -d "${TMPDIR:-/tmp}/outpost-tests.XXXXXX")
+  # It ends when its standard input does: also when this script is killed.
+  exec {lab_input}> >(exec "${CARGO_TARGET_DIR:-target}/debug/examples/lab" control-plane --dir "$servers")
+  lab=$!
+  until [[ -f $servers/env ]]; do
+    kill -0 "$lab" 2>/dev/null || die 'the control plane did not start'
+    sleep 0.2
+  done
+  OUTPOST_TEST_CONTROL_PLANE=$(. "$servers/env" && dirname "$KUBECONFIG")
+  export OUTPOST_TEST_CONTROL_PLANE
+}
 
-step 'end to end'
-tests/e2e/run.sh
+stop_control_plane() {
+  [[ -n $servers ]] || return 0
+  exec {lab_input}>&-
+  wait "$lab" || true
+  rm -rf "$servers"
+  servers=''
+}
 
-step 'speed'
-tests/bench/run.sh --check
+step_chart() { tests/chart/run.sh; }
 
-step 'done'
+step_e2e() { tests/e2e/run.sh; }
+
+step_speed() { tests/bench/run.sh --check; }
+
+# Runs a step and notes how long it took.
+run() {
+  local name=$1 start=$SECONDS
+  printf '\n== %s (%s s so far)\n' "$name" "$start"
+  table+=("$name failed")
+  "$2"
+  table[-1]="$name $((SECONDS - start))"
+}
+
+summary() {
+  local status=$? row
+  trap - EXIT
+  stop_control_plane
+  printf '\n%-16s %s\n' step seconds
+  for row in "${table[@]}"; do printf '%-16s %7s\n' "${row% *}" "${row##* }"; done
+  printf '%-16s %7s\n' 'all' "$SECONDS"
+  [[ " ${table[*]%% *} " != *' tests '* || ! -e $junit ]] || python3 tests/tools/slowest.py "$junit"
+  exit "$status"
+}
+
+main() {
+  local step
+  parse_arguments "$@"
+  junit=${CARGO_TARGET_DIR:-target}/nextest/default/junit.xml
+  rm -f "$junit"
+  trap summary EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  run install prepare
+  for step in "${steps[@]}"; do run "$step" "step_$step"; done
+}
+
+main "$@"

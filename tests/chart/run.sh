@@ -48,12 +48,11 @@ python_tools() {
 
 prepare() {
   "$root/tests/install.sh" chart
-  local kubernetes helm tools python
+  local kubernetes tools python
   kubernetes=$("$root/tests/kubernetes/build.sh")
-  helm=$("$root/tests/helm/build.sh")
-  tools=$("$here/build.sh")
+  tools=$("$root/tests/programs/build.sh")
   python=$(python_tools)
-  PATH=$kubernetes:$helm:$tools:$python:$PATH
+  PATH=$kubernetes:$tools:$python:$PATH
   programs=$kubernetes
   # Nothing of the user's own Helm.
   export HELM_CACHE_HOME=$work/helm HELM_CONFIG_HOME=$work/helm HELM_DATA_HOME=$work/helm HELM_PLUGINS=$work/helm
@@ -127,8 +126,9 @@ check_alerts() {
 }
 
 check_types() {
-  (cd "$here/types" && go vet . && CGO_ENABLED=0 go build -trimpath -o "$work/types" .)
-  "$work/types" "$work/rendered/full.yaml" "$chart/files/dashboard.json"
+  # With the flags of the build, so that nothing is compiled again.
+  (cd "$root/tests/programs" && CGO_ENABLED=0 go vet -trimpath ./chart-types ./coredns)
+  chart-types "$work/rendered/full.yaml" "$chart/files/dashboard.json"
 }
 
 check_health() {
@@ -142,7 +142,7 @@ check_schemas() {
   eventually openapi_has_ours
   kubectl get --raw /openapi/v2 >"$work/openapi.json"
   python3 "$here/schemas.py" "$work/openapi.json" "$work/schemas"
-  # Kinds of the Prometheus Operator are checked by their own types (see types/).
+  # Kinds of the Prometheus Operator are checked by their own types (see ../programs/chart-types).
   kubeconform -strict -summary -skip ServiceMonitor,PrometheusRule \
     -schema-location "$work/schemas/{{ .ResourceKind }}{{ .KindSuffix }}.json" \
     "${files[@]}" "$root/deploy/manifests/install.yaml" "$root/deploy/rbac.yaml" "$root"/deploy/samples/*.yaml
@@ -153,7 +153,7 @@ openapi_has_ours() { kubectl get --raw /openapi/v2 | grep -q 'dev.outpost.migrat
 
 # Those that are sourced are checked with those that source them.
 check_scripts() {
-  shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR --exclude=SC1091 "$here"/run.sh "$here"/build.sh
+  shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR --exclude=SC1091 "$here"/run.sh
 }
 
 main() {

@@ -39,7 +39,7 @@ parse_arguments() {
 build() {
   "$root/tests/install.sh" e2e
   local programs
-  programs=$("$root/tests/kubernetes/build.sh" --node):$("$root/tests/helm/build.sh"):$("$here/coredns/build.sh")
+  programs=$("$root/tests/kubernetes/build.sh" --node):$("$root/tests/programs/build.sh" helm coredns)
   export PATH=$programs:$PATH
   export images=$work/images
   mkdir -p "$images"

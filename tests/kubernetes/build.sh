@@ -62,22 +62,20 @@ linker_flags() {
 # Puts those of the programs named after folder $1 and version $2 there that it
 # does not hold.
 fill() {
-  local dir=$1 version=$2 program missing=()
+  local dir=$1 version=$2 program packages=()
   shift 2
   take "$dir"
-  for program in "$@"; do
-    [[ -x $dir/$program ]] || missing+=("$program")
-  done
   # Another run may have built them while this one waited.
-  [[ ${#missing[@]} -gt 0 ]] || return 0
-  say "putting ${missing[*]} ($version) into $dir; the first time takes minutes"
-  [[ ${missing[*]} == etcd ]] || require_go "$here"
-  for program in "${missing[@]}"; do
+  for program in $(lacking "$dir" "$@"); do
     case $program in
       etcd) link_etcd "$dir" ;;
-      *) build_program "$dir" "$here" "k8s.io/kubernetes/cmd/$program" "$program" "$(linker_flags "$version")" ;;
+      *) packages+=("k8s.io/kubernetes/cmd/$program") ;;
     esac
   done
+  [[ ${#packages[@]} -gt 0 ]] || return 0
+  require_go "$here"
+  say "Kubernetes $version, into $dir"
+  build_programs "$dir" "$here" "$(linker_flags "$version")" "${packages[@]}"
 }
 
 # Uses the programs of folder $3, in a folder of links beside a

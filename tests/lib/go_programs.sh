@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Builds programs of Go modules into a folder, once: shared by the build scripts beside the go.mod files
-# (../kubernetes, ../helm, ../e2e). To be sourced.
+# (../kubernetes, ../programs). To be sourced.
 #
 # A folder of programs belongs to one version; a program in it is either whole or not there; test runs
 # started side by side build once. Everything is said on standard error.
@@ -64,17 +64,28 @@ require_go() {
   [[ -n $(type -P go) ]] || die "go is not on PATH; needed is Go $least or newer: https://go.dev/doc/install"
 }
 
-# Builds package $3 of the Go module in folder $2 as program $4 of folder $1, with linker flags $5, telling how
-# far it is.
-build_program() {
-  local dir=$1 module=$2 package=$3 program=$4 flags=$5 start=$SECONDS log shown=0
+# Prints those of the programs named after folder $1 that it does not hold.
+lacking() {
+  local dir=$1 program
+  shift
+  for program in "$@"; do
+    [[ -x $dir/$program ]] || printf '%s\n' "$program"
+  done
+}
+
+# Builds packages of the Go module in folder $2 into folder $1, with linker flags $3, telling how far it is. One call
+# for all packages: what they share is compiled once, and no processor waits for the end of a single program.
+build_programs() {
+  local dir=$1 module=$2 flags=$3 start=$SECONDS log shown=0 names
+  shift 3
+  names=$(basename -a "$@" | tr '\n' ' ')
   # On the file system of the result, so that renaming is all it takes. A killed
   # build may have left it.
   work=$dir/.work
   log=$work/log
   rm -rf "$work"
-  mkdir "$work"
-  say "$program: building"
+  mkdir -p "$work/programs"
+  say "building ${names% }; the first time takes minutes"
   # setsid: a process group of its own, for clean_up. nice: all cores are used,
   # yet the machine stays usable. No cgo: no C compiler is needed, and the
   # programs are static. The compiler shares the lock, so that one that outlives
@@ -82,25 +93,25 @@ build_program() {
   (
     cd "$module" || exit
     CGO_ENABLED=0 GOTMPDIR=$work exec setsid nice -n 10 \
-      go build -v -trimpath -buildvcs=false -ldflags "$flags" -o "$work/$program" "$package"
+      go build -v -trimpath -buildvcs=false -ldflags "$flags" -o "$work/programs/" "$@"
   ) >"$log" 2>&1 &
   build=$!
   while kill -0 "$build" 2>/dev/null; do
     if ((SECONDS - start - shown >= 20)); then
       shown=$((SECONDS - start))
-      say "$program: $shown s, $(grep -vc '^go: ' "$log" || true) packages compiled"
+      say "$shown s, $(grep -vc '^go: ' "$log" || true) packages compiled"
     fi
     sleep 0.5
   done
   if ! wait "$build"; then
     build=''
     tail -n 20 "$log" >&2
-    die "$program did not build"
+    die "${names% } did not build"
   fi
   build=''
   # Renaming comes last: a program is either whole or not there.
-  mv "$work/$program" "$dir/$program"
+  mv "$work/programs"/* "$dir"
   rm -rf "$work"
   work=''
-  say "$program: built in $((SECONDS - start)) s"
+  say "built in $((SECONDS - start)) s"
 }

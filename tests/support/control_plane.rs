@@ -2,6 +2,8 @@
 //!
 //! Binaries come from `KUBEBUILDER_ASSETS`, or from where `tests/kubernetes/build.sh` puts them.
 //! Users are known by token; RBAC is on, so the operator's user may do only what a test grants it.
+//!
+//! A test run may start one for all its processes (`RUNNING`); who finds none starts its own.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,10 @@ use super::wait::{STARTUP, eventually_true};
 
 /// Where `tests/kubernetes/build.sh` puts the binaries.
 const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/kubernetes/v1.36.3");
+
+/// Names the folder of a control plane that runs already, of the command `control-plane` of the lab. A control plane takes
+/// seconds of both processors to start, so the processes of a test run share one.
+const RUNNING: &str = "OUTPOST_TEST_CONTROL_PLANE";
 
 /// Everything that changes something, and everything that people and the operator read; the
 /// control plane's own reads would fill the log.
@@ -111,12 +117,20 @@ impl AuditEvent {
 /// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
+    setup: Setup,
+    /// None where somebody else started them, who ends them too.
+    servers: Option<Servers>,
+}
+
+/// The processes of a control plane that this process started.
+#[derive(Debug)]
+struct Servers {
     // In the order in which they end; the folder goes last.
     controller_manager: Option<Process>,
     apiserver: Mutex<Process>,
     etcd: Process,
-    setup: Setup,
-    folder: TempDir,
+    etcd_port: u16,
+    _folder: TempDir,
 }
 
 /// What stays the same over restarts.
@@ -124,7 +138,6 @@ pub struct ControlPlane {
 struct Setup {
     folder: PathBuf,
     port: u16,
-    etcd_port: u16,
 }
 
 impl ControlPlane {
@@ -132,19 +145,35 @@ impl ControlPlane {
     pub async fn start(options: ControlPlaneOptions) -> Self {
         install_crypto();
         let folder = temp_dir("control-plane-", options.parent.as_deref());
-        let setup = Setup { folder: folder.path().to_owned(), port: free_port(), etcd_port: free_port() };
+        let setup = Setup { folder: folder.path().to_owned(), port: free_port() };
         setup.write_files();
-        let etcd = Process::start(&setup.etcd_command(free_port()), &setup.file("etcd.log"));
-        let apiserver = Mutex::new(setup.start_apiserver());
-        let mut control_plane = Self { controller_manager: None, apiserver, etcd, setup, folder };
+
+        let etcd_port = free_port();
+        let etcd = Process::start(&setup.etcd_command(etcd_port, free_port()), &setup.file("etcd.log"));
+        let apiserver = Mutex::new(setup.start_apiserver(etcd_port));
+        let servers = Servers { controller_manager: None, apiserver, etcd, etcd_port, _folder: folder };
+        let mut control_plane = Self { setup, servers: Some(servers) };
         control_plane.wait_ready().await;
+
         if options.controller_manager {
             let command = control_plane.setup.controller_manager_command(free_port());
             let log = control_plane.setup.file("kube-controller-manager.log");
-            control_plane.controller_manager = Some(Process::start(&command, &log));
+            let started = Process::start(&command, &log);
+            control_plane.servers.as_mut().expect("just started").controller_manager = Some(started);
             control_plane.wait_controllers().await;
         }
         control_plane
+    }
+
+    /// The one that was started for the whole test run, if there is one; no test may stop it.
+    pub fn of_this_run() -> Option<Self> {
+        let folder = PathBuf::from(env::var_os(RUNNING)?);
+        install_crypto();
+        let kubeconfig = Kubeconfig::read_from(Setup { folder: folder.clone(), port: 0 }.kubeconfig_path(User::Admin))
+            .unwrap_or_else(|error| panic!("{RUNNING} names {}: {error}", folder.display()));
+        let url = kubeconfig.clusters[0].cluster.as_ref().and_then(|it| it.server.clone()).expect("the server's address");
+        let port = url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the server's port");
+        Some(Self { setup: Setup { folder, port }, servers: None })
     }
 
     /// The API server's address.
@@ -154,7 +183,7 @@ impl ControlPlane {
 
     /// The folder with logs and kubeconfig files; removed at the end.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.setup.folder
     }
 
     /// A kubeconfig file for a user.
@@ -198,7 +227,7 @@ impl ControlPlane {
     /// Kills the API server if it runs, starts it on the same port and waits until it is ready.
     pub async fn restart_apiserver(&self) {
         self.kill_apiserver();
-        let fresh = self.setup.start_apiserver();
+        let fresh = self.setup.start_apiserver(self.servers().etcd_port);
         *self.apiserver() = fresh;
         self.wait_ready().await;
     }
@@ -224,7 +253,7 @@ impl ControlPlane {
 
     async fn wait_ready(&self) {
         eventually_true(STARTUP, "kube-apiserver is ready", async || {
-            self.etcd.assert_running();
+            self.servers().etcd.assert_running();
             self.apiserver().assert_running();
             self.setup.file("certificates/apiserver.crt").is_file() && self.is_ready().await
         })
@@ -244,14 +273,18 @@ impl ControlPlane {
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
             Api::namespaced(self.client(User::Admin).await, "default");
         eventually_true(STARTUP, "kube-controller-manager works", async || {
-            self.controller_manager.iter().for_each(Process::assert_running);
+            self.servers().controller_manager.iter().for_each(Process::assert_running);
             matches!(accounts.get_opt("default").await, Ok(Some(_)))
         })
         .await;
     }
 
+    fn servers(&self) -> &Servers {
+        self.servers.as_ref().expect("a test that stops or restarts servers starts a control plane of its own")
+    }
+
     fn apiserver(&self) -> MutexGuard<'_, Process> {
-        self.apiserver.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.servers().apiserver.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -299,8 +332,8 @@ impl Setup {
         serde_json::to_string_pretty(&kubeconfig).expect("kubeconfig")
     }
 
-    fn etcd_command(&self, peer_port: u16) -> Command {
-        let (client, peer) = (format!("http://127.0.0.1:{}", self.etcd_port), format!("http://127.0.0.1:{peer_port}"));
+    fn etcd_command(&self, port: u16, peer_port: u16) -> Command {
+        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
         let mut command = Command::new(binary("etcd"));
         command.arg("--unsafe-no-fsync").arg("--data-dir").arg(self.file("etcd"));
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
@@ -309,11 +342,11 @@ impl Setup {
         command
     }
 
-    fn start_apiserver(&self) -> Process {
+    fn start_apiserver(&self, etcd_port: u16) -> Process {
         let path = |name: &str| self.file(name).display().to_string();
         let mut command = Command::new(binary("kube-apiserver"));
         for (flag, value) in [
-            ("etcd-servers", format!("http://127.0.0.1:{}", self.etcd_port)),
+            ("etcd-servers", format!("http://127.0.0.1:{etcd_port}")),
             ("secure-port", self.port.to_string()),
             ("bind-address", "127.0.0.1".to_owned()),
             ("cert-dir", path("certificates")),

@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use crate::support::control_plane::{AuditEvent, ControlPlane, ControlPlaneOptions, User};
 use crate::support::expectation::expected_target;
 use crate::support::ports::free_port;
-use crate::support::process::{Process, run};
+use crate::support::process::{Process, run, temp_dir};
 use crate::support::redis_client::Endpoint;
 use crate::support::snapshot::snapshot;
 use crate::support::value::{Bytes, Entry, Keyspace, Snapshot};
@@ -54,21 +54,30 @@ static ROOM: Semaphore = Semaphore::const_new(4);
 
 static SHARED: Mutex<Weak<ControlPlane>> = Mutex::const_new(Weak::new());
 
-/// The control plane that tests of one binary share; it ends with the last of them.
+/// The control plane that tests share: that of the whole test run, else one for this process, which ends with the last
+/// of its tests.
 pub async fn shared_control_plane() -> Arc<ControlPlane> {
     let mut shared = SHARED.lock().await;
     if let Some(running) = shared.upgrade() {
         return running;
     }
-    let fresh = control_plane(ControlPlaneOptions::default()).await;
+    let fresh = match ControlPlane::of_this_run() {
+        Some(running) => with_definition(running),
+        None => control_plane(ControlPlaneOptions::default()).await,
+    };
     *shared = Arc::downgrade(&fresh);
     fresh
 }
 
-/// A control plane that knows the resource.
+/// A control plane of its own that knows the resource.
 pub async fn control_plane(options: ControlPlaneOptions) -> Arc<ControlPlane> {
-    let control_plane = ControlPlane::start(options).await;
-    let definition = control_plane.folder().join("crd.yaml");
+    with_definition(ControlPlane::start(options).await)
+}
+
+/// Makes a control plane know the resource; does nothing where it does.
+fn with_definition(control_plane: ControlPlane) -> Arc<ControlPlane> {
+    let folder = temp_dir("definition-", None);
+    let definition = folder.path().join("crd.yaml");
     fs::write(&definition, run(Command::new(BINARY).arg("crd"))).expect("crd.yaml");
     control_plane.kubectl(User::Admin, &["apply", "--server-side", "-f", &definition.display().to_string()]);
     let name = "crd/redismigrations.migrate.outpost.dev";
