@@ -38,7 +38,7 @@ compile() {
   local out=$1 binary
   rustup target list --installed 2>/dev/null | grep -qx "$target" || rustup target add "$target" >&2
   (cd "$root" &&
-    CC_x86_64_unknown_linux_musl=musl-gcc CARGO_PROFILE_RELEASE_STRIP=symbols \
+    CC_x86_64_unknown_linux_musl=musl-gcc \
       cargo build --quiet --release --locked --target "$target" --bin outpost-migrate-redis) >&2
   binary=${CARGO_TARGET_DIR:-$root/target}/$target/release/outpost-migrate-redis
   mkdir -p "$out"

@@ -398,6 +398,7 @@ async fn connections_that_break_cost_no_key() {
     let reins = Reins::paced(300);
     let breaking = async {
         expected.wait_halfway(&bench.redis).await;
+        reins.pace(Some(50));
         let mut killed = 0;
         for _ in 0..20 {
             let mut connection = redis.connection().await;
@@ -408,6 +409,7 @@ async fn connections_that_break_cost_no_key() {
         }
         assert!(killed > 10, "the fault did not hit");
         expected.assert_halfway(&bench.redis).await;
+        reins.pace(None);
     };
     let (result, ()) = tokio::join!(bench.migrate(&reins.control), breaking);
     let walk = result.expect("a mark");

@@ -57,8 +57,8 @@ async fn the_pace_is_that_of_the_limit_and_changes_on_the_way() {
     let expected = Expected::load(&bench.redis, 9000).await;
     let held = bench.hold().await;
     let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
-    let (limits, told) = watch::channel(Limits { keys_per_second: Some(SLOW), ..Limits::default() });
-    let reins = Reins::limited(told);
+    let limits = watch::Sender::new(Limits { keys_per_second: Some(SLOW), ..Limits::default() });
+    let reins = Reins::limited(limits.clone());
     let mut connection = redis.connection().await;
     let counted = async {
         let first = size(&mut connection).await;
@@ -107,8 +107,8 @@ async fn a_run_gives_way_while_round_trips_are_long() {
     let expected = Expected::load(&bench.redis, 9000).await;
     let held = bench.hold().await;
     let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
-    let (limits, told) = watch::channel(Limits { max_latency: Some(Duration::from_millis(5)), ..Limits::default() });
-    let reins = Reins::limited(told);
+    let limits = watch::Sender::new(Limits { max_latency: Some(Duration::from_millis(5)), ..Limits::default() });
+    let reins = Reins::limited(limits.clone());
     let mut connection = redis.connection().await;
     let work = busy(&redis).await;
     let counted = async {

@@ -26,7 +26,7 @@ use super::expectation::expected_target;
 use super::generator::{Generator, noise, now_ms, unmigrated};
 use super::load::load;
 use super::redis_client::{Access, Endpoint, install_crypto};
-use super::snapshot::snapshot;
+use super::snapshot::{present, snapshot};
 use super::value::{Bytes, Entry, Keyspace, Snapshot};
 use super::wait::eventually;
 
@@ -245,6 +245,7 @@ pub struct Reins {
     pub control: Control,
     pub stop: CancellationToken,
     pub progress: watch::Receiver<Option<Progress>>,
+    limits: watch::Sender<Limits>,
 }
 
 impl Reins {
@@ -254,16 +255,20 @@ impl Reins {
     }
 
     pub fn new(limits: Limits) -> Self {
-        let stop = CancellationToken::new();
-        let (sender, progress) = watch::channel(None);
-        Self { control: Control::new(stop.clone(), limits, sender), stop, progress }
+        Self::limited(watch::channel(limits).0)
     }
 
     /// Limits that change on the way.
-    pub fn limited(limits: watch::Receiver<Limits>) -> Self {
+    pub fn limited(limits: watch::Sender<Limits>) -> Self {
         let stop = CancellationToken::new();
         let (sender, progress) = watch::channel(None);
-        Self { control: Control::limited(stop.clone(), limits, sender), stop, progress }
+        Self { control: Control::limited(stop.clone(), limits.subscribe(), sender), stop, progress, limits }
+    }
+
+    /// Changes the pace on the way; none: as fast as it goes. A run slows down for a fault that must not come too late,
+    /// however busy the machine is.
+    pub fn pace(&self, keys_per_second: Option<u32>) {
+        self.limits.send_modify(|limits| limits.keys_per_second = keys_per_second);
     }
 
     pub fn patience(mut self, patience: Duration) -> Self {
@@ -336,7 +341,8 @@ impl Expected {
     pub async fn wait_halfway(&self, redis: &Endpoint) {
         let enough = self.targets.len() / 5;
         eventually(Duration::from_secs(60), "a part of the targets is there", async || {
-            (self.targets_there(redis).await >= enough).then_some(())
+            let there = present(redis, self.targets.keys().map(AsRef::as_ref)).await;
+            (there >= enough).then_some(())
         })
         .await;
         self.assert_halfway(redis).await;

@@ -27,7 +27,7 @@ use crate::support::expectation::expected_target;
 use crate::support::ports::free_port;
 use crate::support::process::{Process, run, temp_dir};
 use crate::support::redis_client::Endpoint;
-use crate::support::snapshot::snapshot;
+use crate::support::snapshot::{present, snapshot};
 use crate::support::value::{Bytes, Entry, Keyspace, Snapshot};
 use crate::support::wait::{STARTUP, eventually, eventually_true};
 
@@ -498,20 +498,20 @@ fn entries(keyspace: &Keyspace) -> impl Iterator<Item = Entry> + '_ {
 
 /// How many targets are there now.
 pub async fn targets_present(redis: &Endpoint, before: &Keyspace) -> usize {
-    let wanted = targets(before);
-    snapshot(redis).await.keys().filter(|key| wanted.contains_key(*key)).count()
+    present(redis, targets(before).keys().map(AsRef::as_ref)).await
 }
 
 /// Waits until apply is under way: some targets there, others not. Answers how many there are.
 pub async fn wait_mid_apply(redis: &Endpoint, before: &Keyspace) -> usize {
-    let all = targets(before).len();
-    let present = eventually(SOON, "apply is under way", async || {
-        let present = targets_present(redis, before).await;
-        (present > 0).then_some(present)
+    let wanted = targets(before);
+    let all = wanted.len();
+    let there = eventually(SOON, "apply is under way", async || {
+        let there = present(redis, wanted.keys().map(AsRef::as_ref)).await;
+        (there > 0).then_some(there)
     })
     .await;
-    assert!(present < all, "apply was over before the fault could hit: {present} of {all}");
-    present
+    assert!(there < all, "apply was over before the fault could hit: {there} of {all}");
+    there
 }
 
 /// The fields of the migration's mark; empty if there is none.
@@ -533,7 +533,8 @@ pub async fn locks(redis: &Endpoint) -> Vec<String> {
 
 /// Waits until nobody holds the lock.
 pub async fn wait_unlocked(redis: &Endpoint, within: Duration) {
-    eventually_true(within, "the lock is free", async || locks(redis).await.is_empty()).await;
+    let names = LOCKS.map(str::as_bytes);
+    eventually_true(within, "the lock is free", async || present(redis, names).await == 0).await;
 }
 
 /// What every walk ends with: the lock is free, nothing was refused for want of permission.

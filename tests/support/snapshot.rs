@@ -9,7 +9,7 @@ use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline};
 
-use super::redis_client::Endpoint;
+use super::redis_client::{Endpoint, slot};
 use super::value::{Bytes, Entry, Keyspace, Value};
 
 /// Keys per pipeline.
@@ -20,6 +20,27 @@ pub async fn snapshot(endpoint: &Endpoint) -> Keyspace {
     let primaries = endpoint.primaries().await;
     let parts = join_all(primaries.into_iter().map(|primary| read_primary(primary.connection, endpoint.cluster))).await;
     parts.into_iter().flatten().collect()
+}
+
+/// How many of these keys exist, for loops that wait: some round trips, where [`snapshot`] reads everything. A key of a
+/// half-moved slot may count as absent.
+pub async fn present<'a>(endpoint: &Endpoint, keys: impl IntoIterator<Item = &'a [u8]>) -> usize {
+    let keys: Vec<(u16, &[u8])> = keys.into_iter().map(|key| (slot(key), key)).collect();
+    let mut found = 0;
+    for mut primary in endpoint.primaries().await {
+        let own: Vec<&[u8]> = keys.iter().filter(|(slot, _)| primary.owns(*slot)).map(|(_, key)| *key).collect();
+        for batch in own.chunks(BATCH) {
+            let mut pipeline = redis::pipe();
+            pipeline.ignore_errors();
+            for key in batch {
+                pipeline.cmd("EXISTS").arg(key);
+            }
+            let answers: Vec<redis::RedisResult<usize>> =
+                pipeline.query_async(&mut primary.connection).await.expect("EXISTS");
+            found += answers.into_iter().flatten().sum::<usize>();
+        }
+    }
+    found
 }
 
 async fn read_primary(mut connection: MultiplexedConnection, cluster: bool) -> Vec<Entry> {
