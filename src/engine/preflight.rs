@@ -156,6 +156,10 @@ fn cluster(topology: &Topology) -> Vec<Finding> {
         let message = format!("{} slots have no primary that answers; bring the cluster back first", unowned.len());
         findings.push(Finding::error(FindingCode::ClusterState, message));
     }
+    if let Some(silent) = topology.silent.first() {
+        let message = format!("the primary {silent}; bring it back, or CLUSTER FORGET it if it is gone for good");
+        findings.push(Finding::error(FindingCode::ClusterState, message));
+    }
     let open = topology.open();
     if let Some(first) = open.iter().next() {
         let message = format!("{} slots are half-moved (slot {first} first); finish with CLUSTER SETSLOT", open.len());
