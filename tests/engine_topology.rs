@@ -1,4 +1,5 @@
-//! The engine against clusters that say little of themselves: primaries without slots, removed nodes.
+//! The engine against clusters that say little of themselves: primaries without slots, removed nodes; and against a
+//! Service that leads to another server after a failover.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -8,12 +9,16 @@ use std::time::Duration;
 
 use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::keyspace::FaultClass;
 use outpost_migrate_redis::model::policy::{Limits, MinReplicas};
+use redis::aio::MultiplexedConnection;
 
 use support::engine::{Bench, Expected, Reins, assert_no_lock};
+use support::proxy::Proxy;
 use support::redis_client::slot;
 use support::redis_cluster::{Cluster, wait_replicated};
-use support::redis_server::Options;
+use support::redis_server::{Options, Standalone};
+use support::snapshot::snapshot;
 use support::wait::{STARTUP, eventually_true};
 
 /// The node that `Cluster::start_with_empty` adds to three primaries with a replica each.
@@ -137,4 +142,116 @@ async fn a_removed_node_does_not_hide_the_cluster_that_was_found_through_it() {
     held.release().await;
     assert_eq!(result, Ok(expected.sources()));
     expected.assert_migrated(&bench).await;
+}
+
+async fn replication(server: &Standalone, field: &str) -> Option<String> {
+    let text: String = redis::cmd("INFO").arg("replication").query_async(&mut server.connection().await).await.unwrap();
+    text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned))
+}
+
+async fn follow(replica: &Standalone, primary: u16) {
+    let mut connection: MultiplexedConnection = replica.connection().await;
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary).exec_async(&mut connection).await.expect("REPLICAOF");
+}
+
+/// A primary with a replica in step.
+async fn pair() -> (Standalone, Standalone) {
+    let (primary, replica) = (Standalone::start(Options::default()).await, Standalone::start(Options::default()).await);
+    follow(&replica, primary.port()).await;
+    eventually_true(STARTUP, "the replica is in step", async || {
+        replication(&replica, "master_link_status").await.as_deref() == Some("up")
+    })
+    .await;
+    (primary, replica)
+}
+
+#[tokio::test]
+async fn a_service_that_leads_to_the_promoted_replica_is_followed() {
+    let (primary, replica) = pair().await;
+    let service = Proxy::start(primary.port()).await;
+    let bench = Bench::new(&service.endpoint());
+    let expected = Expected::load(&bench.redis, 300).await;
+
+    let reins = Reins::paced(300).patience(Duration::from_secs(5));
+    let failing = async {
+        expected.wait_halfway(&bench.redis).await;
+        redis::cmd("FAILOVER").exec_async(&mut primary.connection().await).await.expect("FAILOVER");
+        eventually_true(STARTUP, "the replica is promoted", async || {
+            replication(&primary, "role").await.as_deref() == Some("slave")
+        })
+        .await;
+        service.lead_to(replica.port());
+        expected.assert_halfway(&bench.redis).await;
+    };
+    let (result, ()) = tokio::join!(bench.migrate(&reins.control), failing);
+
+    assert_eq!(result.map(|walk| walk.verify.equal), Ok(expected.sources()));
+    expected.assert_migrated(&bench).await;
+}
+
+#[tokio::test]
+async fn a_lock_is_given_back_to_the_promoted_replica() {
+    let (primary, replica) = pair().await;
+    let service = Proxy::start(primary.port()).await;
+    let mut bench = Bench::new(&service.endpoint());
+    bench.life = Duration::from_secs(3600);
+    let held = bench.hold().await;
+    wait_replicated(&mut primary.connection().await, 1).await;
+    redis::cmd("FAILOVER").exec_async(&mut primary.connection().await).await.expect("FAILOVER");
+    eventually_true(STARTUP, "the replica is promoted", async || {
+        replication(&primary, "role").await.as_deref() == Some("slave")
+    })
+    .await;
+    assert!(!snapshot(&replica.endpoint()).await.is_empty(), "the promoted replica has the lock");
+
+    service.lead_to(replica.port());
+    held.release().await;
+    assert_no_lock(&snapshot(&replica.endpoint()).await);
+}
+
+/// What tells a server from others.
+async fn run_id(server: &Standalone) -> String {
+    let text: String = redis::cmd("INFO").arg("server").query_async(&mut server.connection().await).await.unwrap();
+    text.lines().find_map(|line| line.strip_prefix("run_id:")).expect("run_id").to_owned()
+}
+
+#[tokio::test]
+async fn replicas_of_another_server_at_the_same_address_have_not_acknowledged() {
+    let (before, after) = pair().await;
+    let replica = Standalone::start(Options::default()).await;
+    let service = Proxy::start(before.port()).await;
+    let bench = Bench::new(&service.endpoint());
+    let held = bench.hold().await;
+    wait_replicated(&mut before.connection().await, 1).await;
+
+    // Both are primaries now, and only the one that the Service does not lead to yet has what we write.
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut after.connection().await).await.expect("REPLICAOF");
+    follow(&replica, after.port()).await;
+    eventually_true(STARTUP, "the other server has a replica", async || {
+        replication(&replica, "master_link_status").await.as_deref() == Some("up")
+    })
+    .await;
+    service.lead_to(after.port());
+
+    let short =
+        held.writer.wait_for_replicas(MinReplicas::Exactly(1), Duration::from_secs(5), "outpost:migration:staging:");
+    assert_eq!(short.await.expect("an answer"), []);
+    let known = held.writer.topology().await.primaries[0].run_id.clone();
+    assert_eq!(known, run_id(&after).await, "what was written to the server before counts as acknowledged");
+    held.release().await;
+}
+
+#[tokio::test]
+async fn a_server_that_became_a_replica_is_named_as_one() {
+    let (primary, replica) = pair().await;
+    let bench = Bench::new(&primary.endpoint());
+    Expected::load(&bench.redis, 10).await;
+    let keyspace = bench.keyspace().await;
+    follow(&primary, replica.port()).await;
+
+    let planned = outpost_migrate_redis::engine::plan::plan(&keyspace, &bench.assignment, &patient(1)).await;
+    let stop = planned.map(|_| ()).expect_err("a stop");
+    assert!(matches!(&stop, Stop::Fault(fault) if fault.class == FaultClass::ReadOnly), "{stop:?}");
+    assert!(stop.to_string().contains(&primary.addr()), "{stop}");
+    assert!(stop.to_string().contains("replica"), "{stop}");
 }

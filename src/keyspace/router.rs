@@ -266,7 +266,13 @@ impl Keyspace {
         let answers: Result<Vec<RedisResult<Value>>, _> = pipeline.query_async(&mut connection.inner).await;
         match answers {
             Ok(answers) if answers.len() == count => {
-                Ok(answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node))).collect())
+                let answers: Vec<_> =
+                    answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node))).collect();
+                if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.class == FaultClass::ReadOnly)) {
+                    // The address may lead to the promoted server by now; this connection never will.
+                    self.drop_connection(node, &connection.identity).await;
+                }
+                Ok(answers)
             }
             Ok(_) => Err(Fault::of(FaultClass::UnexpectedAnswer, node)),
             Err(error) => {
@@ -329,6 +335,14 @@ impl Keyspace {
         if slot.live.as_ref().is_some_and(|live| live.identity == *identity) {
             slot.live = None;
             slot.dropped = Some(identity.clone());
+        }
+    }
+
+    /// Lets go of a node's connection, since its address may lead to another server by now.
+    pub(super) async fn hang_up(&self, node: &NodeAddress) {
+        let live = self.place(node).await.slot.lock().await.live.as_ref().map(|live| live.identity.clone());
+        if let Some(identity) = live {
+            self.drop_connection(node, &identity).await;
         }
     }
 

@@ -120,7 +120,10 @@ async fn learn_standalone(keyspace: &Keyspace, node: &NodeAddress) -> Result<Top
     check_mode(keyspace, node, &info(keyspace, node, "cluster").await?)?;
     match describe(keyspace, node).await? {
         Some(primary) => Ok(Topology::new(vec![primary])),
-        None => Err(Fault::of(FaultClass::ReadOnly, node)),
+        None => {
+            keyspace.hang_up(node).await;
+            Err(Fault::of(FaultClass::ReadOnly, node))
+        }
     }
 }
 
