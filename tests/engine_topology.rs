@@ -1,5 +1,5 @@
-//! The engine against clusters that say little of themselves: primaries without slots, removed nodes; and against a
-//! Service that leads to another server after a failover.
+//! The engine against clusters that say little of themselves: primaries without slots, removed nodes, dead
+//! replicas; and against a Service that leads to another server after a failover.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -10,9 +10,11 @@ use std::time::Duration;
 use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::keyspace::FaultClass;
+use outpost_migrate_redis::model::finding::{FindingCode, Severity};
 use outpost_migrate_redis::model::policy::{Limits, MinReplicas};
 use redis::aio::MultiplexedConnection;
 
+use support::command_line::CommandLine;
 use support::engine::{Bench, Expected, Reins, assert_no_lock};
 use support::proxy::Proxy;
 use support::redis_client::slot;
@@ -20,6 +22,8 @@ use support::redis_cluster::{Cluster, wait_replicated};
 use support::redis_server::{Options, Standalone};
 use support::snapshot::snapshot;
 use support::wait::{STARTUP, eventually_true};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_outpost-migrate-redis");
 
 /// The node that `Cluster::start_with_empty` adds to three primaries with a replica each.
 const EMPTY: usize = 6;
@@ -254,4 +258,48 @@ async fn a_server_that_became_a_replica_is_named_as_one() {
     assert!(matches!(&stop, Stop::Fault(fault) if fault.class == FaultClass::ReadOnly), "{stop:?}");
     assert!(stop.to_string().contains(&primary.addr()), "{stop}");
     assert!(stop.to_string().contains("replica"), "{stop}");
+}
+
+/// Three primaries of which one has a replica that is dead.
+async fn with_a_dead_replica() -> Cluster {
+    let cluster = Cluster::start(3, 1, Options::default()).await;
+    cluster.kill_node(4);
+    eventually_true(STARTUP, "its primary misses it", async || {
+        let info = cluster.node(1).info("replication").await.expect("INFO");
+        info("connected_slaves").as_deref() == Some("0")
+    })
+    .await;
+    cluster
+}
+
+#[tokio::test]
+async fn a_dead_replica_is_an_error_of_the_plan() {
+    let cluster = with_a_dead_replica().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 50).await;
+
+    let plan = bench.plan().await.expect("a plan");
+    let found = plan.seen.findings.iter().find(|finding| finding.code == FindingCode::Replicas).expect("a finding");
+    assert_eq!(found.severity, Severity::Error, "{}", found.message);
+    assert!(found.message.contains(&cluster.addr(1)), "{}", found.message);
+    let stop = bench.migrate(&Control::unattended()).await.map(|_| ()).expect_err("a stop");
+    assert!(matches!(&stop, Stop::PreflightFailed(_)), "{stop:?}");
+    expected.originals.assert_same(&bench.snapshot().await.0, "nothing was copied");
+
+    let command_line = CommandLine::new(PROGRAM, &bench.redis);
+    command_line.run(&["apply", "001_hash_tags", "--yes"]).await.assert_code(1).assert_said("--min-replicas");
+    command_line.run(&["apply", "001_hash_tags", "--yes", "--min-replicas=0"]).await.assert_code(0);
+    expected.assert_migrated(&bench).await;
+    command_line.run(&["cleanup", "001_hash_tags", "--yes"]).await.assert_code(1).assert_said("--min-replicas");
+    command_line.run(&["cleanup", "001_hash_tags", "--yes", "--min-replicas=0"]).await.assert_code(0);
+    expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
+}
+
+#[tokio::test]
+async fn init_can_do_without_a_dead_replica() {
+    let cluster = with_a_dead_replica().await;
+    let command_line = CommandLine::new(PROGRAM, &cluster.endpoint());
+    command_line.run(&["init"]).await.assert_code(1).assert_said("--min-replicas");
+    command_line.run(&["init", "--min-replicas=0"]).await.assert_code(0);
+    command_line.run(&["init", "--current"]).await.assert_code(0);
 }

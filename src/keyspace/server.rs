@@ -31,8 +31,10 @@ pub struct ServerFacts {
     pub max_memory: u64,
     /// Eviction policy.
     pub eviction_policy: String,
-    /// Replicas that are attached.
+    /// Replicas that it should have, dead ones included: those that have to acknowledge are counted by it.
     pub replicas: u32,
+    /// Replicas that can acknowledge.
+    pub online_replicas: u32,
     /// The last snapshot failed and Redis refuses writes because of it.
     pub snapshot_failing: bool,
     /// The last append-only write failed.
@@ -256,12 +258,36 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
         used_memory: number::<u64>(info, "used_memory").saturating_sub(number(info, "mem_not_counted_for_evict")),
         max_memory: number(info, "maxmemory"),
         eviction_policy: text("maxmemory_policy"),
-        replicas: number(info, "connected_slaves"),
+        replicas: primary.replicas,
+        online_replicas: online_replicas(info),
         snapshot_failing: failed("rdb_last_bgsave_status"),
         append_failing: failed("aof_last_write_status"),
     }
 }
 
+/// Replicas that are in step with their primary, or nearly; one that still gets its first copy acknowledges nothing.
+fn online_replicas(info: &Info) -> u32 {
+    let is_replica = |name: &str| name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u32>().is_ok());
+    let is_online = |fields: &str| fields.split(',').any(|field| field == "state=online");
+    let online = info.iter().filter(|(name, fields)| is_replica(name) && is_online(fields)).count();
+    u32::try_from(online).unwrap_or(u32::MAX)
+}
+
 fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
     info.get(name).and_then(|content| content.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_that_are_online_are_counted() {
+        let info = parse_info(
+            "role:master\r\nconnected_slaves:2\r\nslave0:ip=127.0.0.1,port=1,state=online,offset=9,lag=0\r\n\
+             slave1:ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0\r\nslave_expires_tracked_keys:0\r\n",
+        );
+        assert_eq!(online_replicas(&info), 1);
+        assert_eq!(online_replicas(&Info::new()), 0);
+    }
 }
