@@ -16,7 +16,7 @@ use crate::engine::{Assignment, Control};
 use crate::keyspace::{Keyspace, RedisEndpoint};
 use crate::migrations::{Migration, Registry};
 use crate::model::plan::Terms;
-use crate::model::policy::{DivergedPolicy, LONGEST_LATENCY, Limits, MinReplicas, SHORTEST_LATENCY};
+use crate::model::policy::{DivergedPolicy, LONGEST_LATENCY, Limits, SHORTEST_LATENCY};
 use crate::model::progress::Progress;
 use crate::model::time::UnixMillis;
 
@@ -82,7 +82,7 @@ impl Desk {
 
     /// A migration with every choice made; originals of diverged targets stay unless `diverged` says otherwise.
     pub(super) fn assignment(&self, migration: &Arc<dyn Migration>, diverged: DivergedPolicy) -> Assignment {
-        let Configuration { scope, conflict_policy, endpoint, .. } = &self.configuration;
+        let Configuration { scope, conflict_policy, min_replicas, endpoint, .. } = &self.configuration;
         Assignment {
             migration: Arc::clone(migration),
             registry: self.registry.clone(),
@@ -97,7 +97,7 @@ impl Desk {
             },
             conflict_policy: *conflict_policy,
             diverged_policy: diverged,
-            min_replicas: MinReplicas::OneIfAny,
+            min_replicas: *min_replicas,
         }
     }
 

@@ -149,6 +149,9 @@ pub enum ValueProblem {
     /// No database.
     #[error("{0} is not a database (0 to 15)")]
     NotADatabase(Shown),
+    /// No number of replicas.
+    #[error("{0} is no number of replicas: write 0 or more")]
+    NotACountOfReplicas(Shown),
     /// Neither yes nor no.
     #[error("{0} is neither true nor false (nor 1, 0, yes, no)")]
     NotABoolean(Shown),

@@ -75,6 +75,10 @@ pub struct ConfigurationFlags {
     #[arg(long, global = true, value_name = "POLICY", help_heading = KEYSPACE,
         value_parser = PossibleValuesParser::new(value::CONFLICT_POLICIES.map(|(name, _)| name)))]
     conflict_policy: Option<String>,
+    /// Replicas of each primary that must acknowledge before the mark and before deletes; 0 does without them.
+    /// Default: 1 where a primary has replicas, dead ones included
+    #[arg(long, global = true, value_name = "NUMBER", allow_negative_numbers = true, help_heading = KEYSPACE)]
+    min_replicas: Option<String>,
 }
 
 const REDIS: &str = "Redis";
@@ -111,6 +115,7 @@ impl ConfigurationFlags {
             Setting::DeploymentId => self.deployment_id.as_deref(),
             Setting::KeyLayout => self.key_layout.as_deref(),
             Setting::ConflictPolicy => self.conflict_policy.as_deref(),
+            Setting::MinReplicas => self.min_replicas.as_deref(),
         }
     }
 }

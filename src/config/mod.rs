@@ -26,7 +26,7 @@ pub use provenance::{Effective, Provenance, Source};
 
 use crate::keyspace::endpoint::RedisEndpoint;
 use crate::migrations::Scope;
-use crate::model::policy::ConflictPolicy;
+use crate::model::policy::{ConflictPolicy, MinReplicas};
 
 /// What a command is told. Whoever has one reads no flag, variable or file.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct Configuration {
     pub scope: Scope,
     /// What happens to a target that differs from its source.
     pub conflict_policy: ConflictPolicy,
+    /// How many replicas of each primary must acknowledge.
+    pub min_replicas: MinReplicas,
     /// Where each value came from.
     pub provenance: Provenance,
 }

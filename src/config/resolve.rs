@@ -54,14 +54,16 @@ impl Configuration {
             },
         };
         let conflict_policy = layers.value(Setting::ConflictPolicy, value::conflict_policy)?.unwrap_or_default();
+        let min_replicas = layers.value(Setting::MinReplicas, value::min_replicas)?.unwrap_or_default();
         let endpoint = endpoint(layers, folders)?;
-        let mut configuration = Self { endpoint, scope, conflict_policy, provenance: Provenance::default() };
+        let provenance = Provenance::default();
+        let mut configuration = Self { endpoint, scope, conflict_policy, min_replicas, provenance };
         configuration.provenance = configuration.table(layers, file_row);
         Ok(configuration)
     }
 
     fn table(&self, layers: &Layers, file_row: Effective) -> Provenance {
-        let Self { endpoint, scope, conflict_policy, .. } = self;
+        let Self { endpoint, scope, conflict_policy, min_replicas, .. } = self;
         let text = |setting| layers.given(setting).map_or(NONE, |given| given.text).to_owned();
         let password = if endpoint.password.is_some() { "***" } else { NONE };
         let tls = endpoint.tls.as_ref();
@@ -90,6 +92,7 @@ impl Configuration {
             row(Setting::DeploymentId, text(Setting::DeploymentId)),
             row(Setting::KeyLayout, value::name_of(&scope.parameters.key_layout, &value::KEY_LAYOUTS).to_owned()),
             row(Setting::ConflictPolicy, value::name_of(conflict_policy, &value::CONFLICT_POLICIES).to_owned()),
+            row(Setting::MinReplicas, min_replicas.to_string()),
         ])
     }
 }

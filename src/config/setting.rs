@@ -21,11 +21,12 @@ pub(super) enum Setting {
     DeploymentId,
     KeyLayout,
     ConflictPolicy,
+    MinReplicas,
 }
 
 impl Setting {
     /// All of them.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::File,
         Self::Host,
         Self::Port,
@@ -42,6 +43,7 @@ impl Setting {
         Self::DeploymentId,
         Self::KeyLayout,
         Self::ConflictPolicy,
+        Self::MinReplicas,
     ];
 
     /// Its name for people.
@@ -63,6 +65,7 @@ impl Setting {
             Self::DeploymentId => "deployment id",
             Self::KeyLayout => "key layout",
             Self::ConflictPolicy => "conflict policy",
+            Self::MinReplicas => "min replicas",
         }
     }
 
@@ -85,6 +88,7 @@ impl Setting {
             Self::DeploymentId => "--deployment-id",
             Self::KeyLayout => "--key-layout",
             Self::ConflictPolicy => "--conflict-policy",
+            Self::MinReplicas => "--min-replicas",
         }
     }
 
@@ -106,7 +110,8 @@ impl Setting {
             | Self::TlsKeyFile
             | Self::TlsInsecureSkipVerify
             | Self::KeyLayout
-            | Self::ConflictPolicy => None,
+            | Self::ConflictPolicy
+            | Self::MinReplicas => None,
         }
     }
 
@@ -133,7 +138,8 @@ impl Setting {
             | Self::TlsKeyFile
             | Self::TlsInsecureSkipVerify
             | Self::KeyLayout
-            | Self::ConflictPolicy => None,
+            | Self::ConflictPolicy
+            | Self::MinReplicas => None,
         }
     }
 }

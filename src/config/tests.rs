@@ -557,7 +557,8 @@ redis tls key file              key.pem        flag --redis-tls-key-file
 redis tls insecure skip verify  false          default
 deployment id                   dp             environment DEPLOYMENT_ID
 key layout                      outpost        default
-conflict policy                 prefer-source  flag --conflict-policy";
+conflict policy                 prefer-source  flag --conflict-policy
+min replicas                    1 if any       default";
     assert_eq!(machine.reads().unwrap().provenance.to_string(), expected);
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::error::{Shown, ValueProblem};
 use crate::migrations::KeyLayout;
-use crate::model::policy::ConflictPolicy;
+use crate::model::policy::{ConflictPolicy, MinReplicas};
 
 /// Databases that a standalone server has by default.
 const DATABASES: u8 = 16;
@@ -74,6 +74,10 @@ pub(super) fn key_layout(text: &str) -> Result<KeyLayout, ValueProblem> {
 
 pub(super) fn conflict_policy(text: &str) -> Result<ConflictPolicy, ValueProblem> {
     choice(text, &CONFLICT_POLICIES)
+}
+
+pub(super) fn min_replicas(text: &str) -> Result<MinReplicas, ValueProblem> {
+    text.parse().map(MinReplicas::Exactly).map_err(|_| ValueProblem::NotACountOfReplicas(Shown::new(text)))
 }
 
 /// The name of a choice, as it would be typed.

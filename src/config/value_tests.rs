@@ -52,6 +52,23 @@ fn what_is_no_port(#[case] text: &str, #[case] message: &str) {
     assert_eq!(port(text).unwrap_err().to_string(), message);
 }
 
+#[rstest]
+#[case("0", 0)]
+#[case("2", 2)]
+fn counts_of_replicas(#[case] text: &str, #[case] count: u32) {
+    assert_eq!(min_replicas(text), Ok(MinReplicas::Exactly(count)));
+    assert_eq!(MinReplicas::Exactly(count).to_string(), text);
+}
+
+#[rstest]
+#[case("-1")]
+#[case("one")]
+#[case("1.5")]
+fn what_is_no_count_of_replicas(#[case] text: &str) {
+    let message = format!("{text:?} is no number of replicas: write 0 or more");
+    assert_eq!(min_replicas(text).unwrap_err().to_string(), message);
+}
+
 #[test]
 fn long_texts_are_shortened_in_messages() {
     let message = port(&"é".repeat(100)).unwrap_err().to_string();

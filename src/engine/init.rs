@@ -42,6 +42,8 @@ pub async fn initialise(
     if !emptiness::is_empty(writer, prefixes, stop).await? {
         return Ok(Initialised::NotFresh);
     }
+    // Where replicas are missing, nothing is left behind for it.
+    acknowledge(writer, candidates).await?;
     for (assignment, standing) in candidates {
         claim(writer, assignment, standing, token, now).await?;
     }

@@ -18,7 +18,7 @@ use crate::engine::stop::Stop;
 use crate::engine::throttle::{self, Door};
 use crate::keyspace::scan::Look;
 use crate::keyspace::topology::Topology;
-use crate::keyspace::{Fault, FaultClass, Keyspace};
+use crate::keyspace::{FaultClass, Keyspace};
 use crate::model::admission::{HeldBy, strains};
 use crate::model::key::RedisKey;
 use crate::model::phase::Step;
@@ -57,7 +57,11 @@ where
     while covered != SlotSet::full() {
         control.check()?;
         let began = Instant::now();
-        let looks = passing_as_none(keyspace.looks(&covered).await)?.unwrap_or_default();
+        let (looks, unlearned) = match keyspace.looks(&covered).await {
+            Ok(looks) => (looks, None),
+            Err(fault) if fault.class.is_passing() => (Vec::new(), Some(fault)),
+            Err(fault) => return Err(fault.into()),
+        };
         waited += began.elapsed();
         let _observed = throttle::observe(keyspace, control, meter).await;
         let began = Instant::now();
@@ -84,7 +88,10 @@ where
         };
         if covered != SlotSet::full() {
             if waited > control.coverage_patience {
-                return Err(incomplete(keyspace.topology().await.as_ref(), &covered));
+                return Err(match unlearned {
+                    Some(fault) => fault.into(),
+                    None => incomplete(keyspace.topology().await.as_ref(), &covered),
+                });
             }
             control.pause(PAUSE).await?;
             waited += PAUSE;
@@ -213,23 +220,66 @@ async fn waits_for_memory(control: &Control, during: Step, stop: &Stop) -> bool 
         && control.throttle().refused().await
 }
 
-fn passing_as_none<T>(result: Result<T, Fault>) -> Result<Option<T>, Stop> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(fault) if fault.class.is_passing() => Ok(None),
-        Err(fault) => Err(fault.into()),
-    }
-}
-
-fn incomplete(topology: &Topology, covered: &SlotSet) -> Stop {
+/// Which slots are missing, what is known of the first of them, and what to do.
+pub(super) fn incomplete(topology: &Topology, covered: &SlotSet) -> Stop {
     let missing = SlotSet::full().difference(covered);
     let open = topology.open();
     let causes = [missing.intersection(&open), missing.intersection(&topology.unowned()), missing.clone()];
     let first = causes.iter().find_map(|slots| slots.iter().next()).unwrap_or_default();
-    let state = match topology.owner(first) {
-        _ if open.contains(first) => "is half-moved",
-        None => "has no primary that answers",
-        Some(_) => "keeps changing hands",
+    let example = match (topology.silent.first(), topology.owner(first)) {
+        (Some(silent), _) => format!(
+            "the primary {silent}, so nobody knows what is half-moved to it; bring it back, or remove it with CLUSTER \
+             FORGET if it is gone for good"
+        ),
+        (None, _) if open.contains(first) => {
+            let at: Vec<String> = topology.moving(first).map(ToString::to_string).collect();
+            format!(
+                "slot {first} is half-moved (open at {}); finish the move or take it back, as with redis-cli --cluster \
+                 fix",
+                at.join(" and ")
+            )
+        }
+        (None, None) => format!("slot {first} has no primary that answers; bring it back"),
+        (None, Some(_)) => format!("slot {first} keeps changing hands; let the resharding end first"),
     };
-    Stop::Incomplete { missing: missing.len(), example: format!("slot {first} {state}") }
+    Stop::Incomplete { missing: missing.len(), example }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::endpoint::NodeAddress;
+    use crate::keyspace::topology::{Primary, Silent};
+
+    fn primary(slots: SlotSet, open: SlotSet) -> Primary {
+        let address = NodeAddress { host: "h".into(), port: 1 };
+        let (node_id, run_id) = (String::new(), String::new());
+        Primary { address, node_id, run_id, config_epoch: 0, slots, open, replicas: 0 }
+    }
+
+    #[test]
+    fn what_is_missing_has_a_cause_and_a_way_out() {
+        let covered = SlotSet::full().difference(&(5..=6).collect());
+        let whole = Topology::new(vec![primary(SlotSet::full(), SlotSet::empty())]);
+        let (mut moving, mut unasked) = (whole.clone(), whole.clone());
+        moving.bystanders.push(primary(SlotSet::empty(), (6..=6).collect()));
+        unasked.silent.push(Silent { node_id: "x".into(), address: None, fault: None });
+        let cases = [
+            (whole, "slot 5 keeps changing hands; let the resharding end first"),
+            (Topology::new(Vec::new()), "slot 5 has no primary that answers; bring it back"),
+            (
+                moving,
+                "slot 6 is half-moved (open at h:1); finish the move or take it back, as with redis-cli --cluster fix",
+            ),
+            (
+                unasked,
+                "the primary with the id x can't be asked (nobody knows its address), so nobody knows what is \
+                 half-moved to it; bring it back, or remove it with CLUSTER FORGET if it is gone for good",
+            ),
+        ];
+        for (topology, message) in cases {
+            let expected = format!("2 slots could not be covered: {message}");
+            assert_eq!(incomplete(&topology, &covered).to_string(), expected);
+        }
+    }
 }

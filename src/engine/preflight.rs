@@ -132,12 +132,14 @@ fn persistence(server: &ServerFacts) -> Option<Finding> {
 }
 
 fn replicas(facts: &[ServerFacts], min: MinReplicas) -> Option<Finding> {
-    let short = facts.iter().find(|server| server.replicas < min.required(server.replicas));
+    let short = facts.iter().find(|server| server.online_replicas < min.required(server.replicas));
     if let Some(server) = short {
         let message = format!(
-            "{} has {} replicas, {} must acknowledge; attach replicas or lower minReplicas",
+            "{} has {} replicas, of which {} are online; {} must acknowledge: bring replicas back, CLUSTER FORGET those \
+             that are gone for good, or lower minReplicas (--min-replicas)",
             server.node,
             server.replicas,
+            server.online_replicas,
             min.required(server.replicas)
         );
         return Some(Finding::error(FindingCode::Replicas, message));
@@ -154,6 +156,10 @@ fn cluster(topology: &Topology) -> Vec<Finding> {
     let unowned = topology.unowned();
     if !unowned.is_empty() {
         let message = format!("{} slots have no primary that answers; bring the cluster back first", unowned.len());
+        findings.push(Finding::error(FindingCode::ClusterState, message));
+    }
+    if let Some(silent) = topology.silent.first() {
+        let message = format!("the primary {silent}; bring it back, or CLUSTER FORGET it if it is gone for good");
         findings.push(Finding::error(FindingCode::ClusterState, message));
     }
     let open = topology.open();
@@ -255,6 +261,7 @@ mod tests {
             max_memory: 0,
             eviction_policy: "noeviction".into(),
             replicas: 1,
+            online_replicas: 1,
             snapshot_failing: false,
             append_failing: false,
         }
@@ -317,10 +324,25 @@ mod tests {
 
     #[test]
     fn replicas_are_an_error_only_when_asked_for() {
-        let alone = ServerFacts { replicas: 0, ..server() };
+        let alone = ServerFacts { replicas: 0, online_replicas: 0, ..server() };
         let severity = |min| replicas(std::slice::from_ref(&alone), min).map(|finding| finding.severity);
         assert_eq!(severity(MinReplicas::OneIfAny), Some(Severity::Note));
         assert_eq!(severity(MinReplicas::Exactly(1)), Some(Severity::Error));
+    }
+
+    #[test]
+    fn a_replica_that_is_away_owes_its_acknowledgement() {
+        let with = |replicas, online_replicas| ServerFacts { replicas, online_replicas, ..server() };
+        let severity = |server: ServerFacts, min| replicas(&[server], min).map(|finding| finding.severity);
+        for (server, min, expected) in [
+            (with(1, 1), MinReplicas::OneIfAny, None),
+            (with(1, 0), MinReplicas::OneIfAny, Some(Severity::Error)),
+            (with(2, 1), MinReplicas::OneIfAny, None),
+            (with(2, 1), MinReplicas::Exactly(2), Some(Severity::Error)),
+            (with(1, 0), MinReplicas::Exactly(0), None),
+        ] {
+            assert_eq!(severity(server.clone(), min), expected, "{server:?} {min:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use futures::StreamExt;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::control::Control;
+use crate::engine::pass;
 use crate::engine::stop::Stop;
 use crate::engine::verify::compare_batch;
 use crate::keyspace::Keyspace;
@@ -26,6 +27,9 @@ pub async fn compare_some(
     count: u64,
 ) -> Result<VerifyReport, Stop> {
     let looks = keyspace.looks(&SlotSet::empty()).await?;
+    if looks.is_empty() {
+        return Err(pass::incomplete(keyspace.topology().await.as_ref(), &SlotSet::empty()));
+    }
     let prefixes = assignment.prefixes();
     let mut report = VerifyReport::default();
     for (index, look) in looks.iter().enumerate() {

@@ -23,11 +23,11 @@ pub enum Stop {
     #[error("{0}")]
     Fault(Fault),
     /// Slots stayed open, unowned or on the move, so their keys could not be proven seen.
-    #[error("{missing} slots could not be covered ({example}); close half-open slots and bring primaries back")]
+    #[error("{missing} slots could not be covered: {example}")]
     Incomplete {
         /// How many slots.
         missing: u32,
-        /// The first of them, and what is known of it.
+        /// What is known of the first of them, and what to do.
         example: String,
     },
     /// A finding blocks the step.

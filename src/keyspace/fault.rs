@@ -26,7 +26,7 @@ pub enum FaultClass {
     Loading,
     /// A script blocks the server (`BUSY`): wait.
     Busy,
-    /// The node became a replica (`READONLY`): learn the topology anew.
+    /// The node is or became a replica (`READONLY`): connect and learn the topology anew.
     ReadOnly,
     /// The script cache was emptied (`NOSCRIPT`): load scripts again.
     NoScript,
@@ -160,7 +160,10 @@ impl FaultClass {
             Self::ClusterDown => "the cluster does not answer for every slot; bring its primaries back",
             Self::Loading => "Redis is still loading its dataset; wait",
             Self::Busy => "a script blocks Redis; see SCRIPT KILL",
-            Self::ReadOnly => "the server is a replica; point at the primary",
+            Self::ReadOnly => {
+                "the server is a replica, or became one in a failover; point at the primary, or wait until the name \
+                 leads to it"
+            }
             Self::NoScript => "Redis keeps forgetting scripts; look for SCRIPT FLUSH",
             Self::Timeout => "Redis did not answer in time; look at its load and the network",
             Self::Connection => "Redis can't be reached; check host, port and network",

@@ -10,11 +10,15 @@ use redis::Pipeline;
 
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::server;
 use crate::keyspace::topology::Primary;
 use crate::keyspace::writer::Writer;
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
 use crate::model::slot::slot_of;
+
+/// Times that waiting begins anew because a primary was replaced meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// A primary whose replicas did not acknowledge in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,45 +33,57 @@ pub struct Unacknowledged {
 
 impl Writer {
     /// Waits until enough replicas of every primary hold every write that was answered before this
-    /// call. Gives the primaries that fell short.
+    /// call. Returns the primaries that fell short.
     ///
     /// # Errors
     /// The fault that kept a primary from answering; [`FaultClass::ClusterDown`] if a slot has no primary
-    /// that could be asked.
+    /// that could be asked, [`FaultClass::Moved`] if primaries keep being replaced.
     pub async fn wait_for_replicas(
         &self,
         min: MinReplicas,
         patience: Duration,
         barrier_prefix: &str,
     ) -> Result<Vec<Unacknowledged>, Fault> {
-        let topology = self.relearn().await?;
-        if !topology.unowned().is_empty() {
-            return Err(Fault::new(FaultClass::ClusterDown));
-        }
-        let mut short = Vec::new();
-        for primary in &topology.primaries {
-            let required = min.required(primary.replicas);
-            if required == 0 {
-                continue;
+        'attempts: for _ in 0..ATTEMPTS {
+            let topology = self.relearn().await?;
+            if !topology.unowned().is_empty() {
+                return Err(Fault::new(FaultClass::ClusterDown));
             }
-            let acknowledged = self.wait_on(primary, required, patience, barrier_prefix).await?;
-            if acknowledged < required {
-                short.push(Unacknowledged { node: primary.address.clone(), acknowledged, required });
+
+            let mut short = Vec::new();
+            for primary in &topology.primaries {
+                let required = min.required(primary.replicas);
+                if required == 0 {
+                    continue;
+                }
+                let Some(acknowledged) = self.wait_on(primary, required, patience, barrier_prefix).await? else {
+                    self.hang_up(&primary.address).await;
+                    continue 'attempts;
+                };
+                if acknowledged < required {
+                    short.push(Unacknowledged { node: primary.address.clone(), acknowledged, required });
+                }
             }
+            return Ok(short);
         }
-        Ok(short)
+        Err(Fault::new(FaultClass::Moved))
     }
 
+    /// Returns how many replicas acknowledged; `None` if another server answers at the address by now, whose replicas
+    /// say nothing about what was written.
     async fn wait_on(
         &self,
         primary: &Primary,
         required: u32,
         patience: Duration,
         barrier_prefix: &str,
-    ) -> Result<u32, Fault> {
+    ) -> Result<Option<u32>, Fault> {
         let node = &primary.address;
-        let Some(barrier) = barrier_key(primary, barrier_prefix) else { return Ok(required) };
+        let Some(barrier) = barrier_key(primary, barrier_prefix) else { return Ok(Some(required)) };
         let mut connection = self.own_connection(node).await?;
+        if !server::is_still(self, primary, &mut connection).await? {
+            return Ok(None);
+        }
         self.check_lease(node)?;
         let mut pipeline = Pipeline::new();
         // A primary at its memory limit refuses SET but not the expiry of the key, so an orphan ends by itself.
@@ -77,7 +93,7 @@ impl Writer {
         connection.inner.set_response_timeout(patience + Duration::from_secs(5));
         let (acknowledged,): (i64,) =
             pipeline.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))?;
-        u32::try_from(acknowledged).map_err(|_| Fault::of(FaultClass::UnexpectedAnswer, node))
+        u32::try_from(acknowledged).map(Some).map_err(|_| Fault::of(FaultClass::UnexpectedAnswer, node))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the connections, the present topology and the retries. Refuses to send anything once the
 //! lease it was given has ended, and never sends on behalf of an ended lease again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,8 +31,21 @@ pub struct Keyspace {
     name: String,
     lease: Option<LeaseClock>,
     topology: RwLock<Arc<Topology>>,
+    /// How often learning the topology was begun.
+    learnings: AtomicU64,
+    learned: Mutex<Learned>,
     connections: Mutex<HashMap<NodeAddress, Arc<Place>>>,
     disturbances: AtomicU64,
+}
+
+/// What came of learning the topology.
+#[derive(Default)]
+struct Learned {
+    /// Which learning it was.
+    number: u64,
+    outcome: Option<Result<Arc<Topology>, Fault>>,
+    /// Every primary that was ever asked, by its id: they may know when the configured node does not.
+    known: BTreeMap<String, NodeAddress>,
 }
 
 /// Scripts under way to one node: while one is worked on the next waits there, and answers to others are read here.
@@ -76,6 +89,8 @@ impl Keyspace {
             name,
             lease,
             topology: RwLock::new(Arc::new(Topology::new(Vec::new()))),
+            learnings: AtomicU64::new(0),
+            learned: Mutex::default(),
             connections: Mutex::new(HashMap::new()),
             disturbances: AtomicU64::new(0),
         };
@@ -106,28 +121,31 @@ impl Keyspace {
         self.disturbances.load(Ordering::SeqCst)
     }
 
-    /// Asks every primary about itself.
+    /// Asks every primary about itself. Those who ask at the same time share an answer that is younger than each of
+    /// their questions.
     ///
     /// # Errors
-    /// The last fault when no known node answers.
+    /// The fault of the configured node when no known node answers.
     pub async fn relearn(&self) -> Result<Arc<Topology>, Fault> {
-        let learned = Arc::new(server::learn(self).await?);
-        let mut held = self.topology.write().await;
-        if **held != *learned && !held.primaries.is_empty() {
-            self.disturbances.fetch_add(1, Ordering::SeqCst);
+        let begun_before = self.learnings.load(Ordering::SeqCst);
+        let mut last = self.learned.lock().await;
+        if let Some(outcome) = last.outcome.as_ref().filter(|_| last.number > begun_before) {
+            return outcome.clone();
         }
-        *held = Arc::clone(&learned);
-        Ok(learned)
-    }
 
-    /// Nodes that may know the topology: the configured one first, then every primary known.
-    pub(super) async fn seeds(&self) -> Vec<NodeAddress> {
-        let configured = NodeAddress { host: self.endpoint.host.clone(), port: self.endpoint.port };
-        let mut seeds = vec![configured];
-        if self.endpoint.cluster {
-            seeds.extend(self.topology().await.primaries.iter().map(|primary| primary.address.clone()));
+        last.number = self.learnings.fetch_add(1, Ordering::SeqCst) + 1;
+        last.outcome = None;
+        let outcome = server::learn(self, &last.known).await.map(Arc::new);
+        if let Ok(learned) = &outcome {
+            last.known.extend(learned.all().map(|primary| (primary.node_id.clone(), primary.address.clone())));
+            let mut held = self.topology.write().await;
+            if **held != **learned && !held.primaries.is_empty() {
+                self.disturbances.fetch_add(1, Ordering::SeqCst);
+            }
+            *held = Arc::clone(learned);
         }
-        seeds
+        last.outcome = Some(outcome.clone());
+        outcome
     }
 
     /// Sends each command to the owner of its slot and gives the answers in order. Passing faults
@@ -248,7 +266,13 @@ impl Keyspace {
         let answers: Result<Vec<RedisResult<Value>>, _> = pipeline.query_async(&mut connection.inner).await;
         match answers {
             Ok(answers) if answers.len() == count => {
-                Ok(answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node))).collect())
+                let answers: Vec<_> =
+                    answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node))).collect();
+                if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.class == FaultClass::ReadOnly)) {
+                    // The address may lead to the promoted server by now; this connection never will.
+                    self.drop_connection(node, &connection.identity).await;
+                }
+                Ok(answers)
             }
             Ok(_) => Err(Fault::of(FaultClass::UnexpectedAnswer, node)),
             Err(error) => {
@@ -311,6 +335,14 @@ impl Keyspace {
         if slot.live.as_ref().is_some_and(|live| live.identity == *identity) {
             slot.live = None;
             slot.dropped = Some(identity.clone());
+        }
+    }
+
+    /// Lets go of a node's connection, since its address may lead to another server by now.
+    pub(super) async fn hang_up(&self, node: &NodeAddress) {
+        let live = self.place(node).await.slot.lock().await.live.as_ref().map(|live| live.identity.clone());
+        if let Some(identity) = live {
+            self.drop_connection(node, &identity).await;
         }
     }
 

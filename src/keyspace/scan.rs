@@ -1,7 +1,7 @@
 //! Scans primaries and proves which slots a scan covered.
 //!
 //! Owns one look at one primary from start to end. A look counts only if the primary stood still:
-//! same run, same epoch, every wanted slot owned and closed at both ends. What to do with a look that
+//! same run, same epoch, every wanted slot owned and, at every primary, closed at both ends. What to do with a look that
 //! does not count is the caller's to say.
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,6 @@ use redis::Value;
 
 use crate::keyspace::fault::Fault;
 use crate::keyspace::router::{self, Keyspace};
-use crate::keyspace::server;
 use crate::keyspace::topology::Primary;
 use crate::keyspace::value;
 use crate::model::key::{RedisKey, match_prefix};
@@ -32,12 +31,16 @@ pub struct Look {
 
 impl Keyspace {
     /// The looks still needed to cover every slot: one for each primary that owns, uncontested and
-    /// closed, slots that are not covered yet. Slots that are open or unowned are in no look.
+    /// closed, slots that are not covered yet. Slots that are open or unowned are in no look, and there is none while
+    /// a primary can't be asked: any slot may be half-moved to it.
     ///
     /// # Errors
     /// The fault that kept the topology from being learned.
     pub async fn looks(&self, covered: &SlotSet) -> Result<Vec<Look>, Fault> {
         let topology = self.relearn().await?;
+        if !topology.silent.is_empty() {
+            return Ok(Vec::new());
+        }
         let open = topology.open();
         let looks = topology.primaries.iter().map(|primary| Look {
             primary: primary.clone(),
@@ -112,13 +115,13 @@ impl Keyspace {
         Ok((value::bytes(next)?, value::bytes_list(keys)?))
     }
 
-    /// Whether the look covered the slots it wanted: the primary stood still from its start to now.
+    /// Whether the look covered the slots it wanted: its primary stood still from its start to now, and no primary at
+    /// all is moving one of them.
     ///
     /// # Errors
-    /// The fault that kept the primary from answering.
+    /// The fault that kept the topology from being learned.
     pub async fn covered(&self, look: &Look) -> Result<bool, Fault> {
-        let now = server::describe(self, &look.primary.address).await?;
-        Ok(now.is_some_and(|now| look.primary.stood_still(&now, &look.wanted)))
+        Ok(self.relearn().await?.covers(&look.primary, &look.wanted))
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Owns the facts; what they mean for a migration is the engine's to say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use futures::future::join_all;
 use redis::{Cmd, cmd};
 
 use crate::keyspace::connection::{self, Connection};
@@ -11,7 +12,7 @@ use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::topology::{self, NodeLine, Primary, Topology};
+use crate::keyspace::topology::{self, Census, NodeLine, Primary, Told, Topology};
 use crate::keyspace::value;
 use crate::model::slot::SlotSet;
 
@@ -30,8 +31,10 @@ pub struct ServerFacts {
     pub max_memory: u64,
     /// Eviction policy.
     pub eviction_policy: String,
-    /// Replicas that are attached.
+    /// Replicas that it should have, dead ones included: those that have to acknowledge are counted by it.
     pub replicas: u32,
+    /// Replicas that can acknowledge.
+    pub online_replicas: u32,
     /// The last snapshot failed and Redis refuses writes because of it.
     pub snapshot_failing: bool,
     /// The last append-only write failed.
@@ -88,39 +91,73 @@ impl Keyspace {
     }
 }
 
-/// Learns the topology from the first node that answers.
-pub(super) async fn learn(keyspace: &Keyspace) -> Result<Topology, Fault> {
-    let mut last = connection::unreachable(keyspace.endpoint());
-    for seed in keyspace.seeds().await {
-        match learn_from(keyspace, &seed).await {
-            Ok(topology) => return Ok(topology),
-            Err(fault) => last = fault,
+/// Learns the topology: from the configured node, or while that one's picture is incomplete from those that were
+/// known before, by id. The best picture counts, and of equal ones the first.
+///
+/// # Errors
+/// The fault of the configured node if none answers.
+pub(super) async fn learn(keyspace: &Keyspace, known: &BTreeMap<String, NodeAddress>) -> Result<Topology, Fault> {
+    let endpoint = keyspace.endpoint();
+    let configured = NodeAddress { host: endpoint.host.clone(), port: endpoint.port };
+    if !endpoint.cluster {
+        return learn_standalone(keyspace, &configured).await;
+    }
+
+    let gaps = |topology: &Topology| (topology.unowned().len(), topology.silent.len());
+    let mut best = learn_from(keyspace, &configured, None).await;
+    for (id, address) in known {
+        if best.as_ref().is_ok_and(Topology::is_whole) {
+            break;
+        }
+        if let Ok(other) = learn_from(keyspace, address, Some(id)).await
+            && best.as_ref().map_or(true, |best| gaps(&other) < gaps(best))
+        {
+            best = Ok(other);
         }
     }
-    Err(last)
+    best
 }
 
-async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress) -> Result<Topology, Fault> {
-    let cluster_enabled = info(keyspace, seed, "cluster").await?.get("cluster_enabled").is_some_and(|on| on == "1");
-    if cluster_enabled != keyspace.endpoint().cluster {
-        return Err(Fault::of(FaultClass::ClusterMode, seed));
-    }
-    if !cluster_enabled {
-        let primary = describe(keyspace, seed).await?.ok_or(Fault::of(FaultClass::ReadOnly, seed))?;
-        return Ok(Topology::new(vec![primary]));
-    }
-    let mut primaries = Vec::new();
-    for line in nodes(keyspace, seed).await? {
-        if !line.is_primary || line.is_failing || (line.slots.is_empty() && line.open.is_empty()) {
-            continue;
-        }
-        let address = address_of(&line, keyspace, seed);
-        // A primary that does not answer owns nothing that could be scanned; its slots stay unowned.
-        if let Ok(Some(primary)) = describe(keyspace, &address).await {
-            primaries.push(primary);
+async fn learn_standalone(keyspace: &Keyspace, node: &NodeAddress) -> Result<Topology, Fault> {
+    check_mode(keyspace, node, &info(keyspace, node, "cluster").await?)?;
+    match describe(keyspace, node).await? {
+        Some(primary) => Ok(Topology::new(vec![primary])),
+        None => {
+            keyspace.hang_up(node).await;
+            Err(Fault::of(FaultClass::ReadOnly, node))
         }
     }
-    Ok(Topology::new(primaries))
+}
+
+fn check_mode(keyspace: &Keyspace, node: &NodeAddress, info: &Info) -> Result<(), Fault> {
+    let is_cluster = info.get("cluster_enabled").is_some_and(|on| on == "1");
+    if is_cluster == keyspace.endpoint().cluster { Ok(()) } else { Err(Fault::of(FaultClass::ClusterMode, node)) }
+}
+
+/// The topology as seen from one node: every primary that it or they name is asked. `expected` is the id that must
+/// answer there: by now the address may be another cluster's.
+async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress, expected: Option<&String>) -> Result<Topology, Fault> {
+    check_mode(keyspace, seed, &info(keyspace, seed, "cluster").await?)?;
+    let lines = nodes(keyspace, seed).await?;
+    let is_itself = |line: &NodeLine| line.is_myself && expected.is_none_or(|id| *id == line.id);
+    if !lines.iter().any(is_itself) {
+        return Err(Fault::of(FaultClass::UnexpectedAnswer, seed));
+    }
+
+    let checks_names = keyspace.endpoint().tls.as_ref().is_some_and(|tls| tls.server_name.is_none());
+    let mut census = Census::new(checks_names);
+    let mut next = census.to_ask(seed, &lines);
+    while !next.is_empty() {
+        let asked = next.iter().map(|(_, address)| ask_about_itself(keyspace, address));
+        let mut further = Vec::new();
+        for ((id, address), answer) in next.iter().zip(join_all(asked).await) {
+            let lines = answer.as_ref().map(|told| told.lines.clone()).unwrap_or_default();
+            census.record(id, answer);
+            further.extend(census.to_ask(address, &lines));
+        }
+        next = further;
+    }
+    Ok(census.into_topology())
 }
 
 /// Whether a primary still is the run of the server that was learned, also behind this further connection, which may
@@ -140,14 +177,26 @@ pub(super) async fn is_still(
     Ok(is_same && describe(keyspace, node).await?.is_some_and(|now| now.run_id == primary.run_id))
 }
 
-/// What a node says about itself now; `None` if it is no primary.
+/// What a node says about itself now; `None` if it is no primary, or one that the others gave up: that one still
+/// answers `SCAN`, over slots that are not its own any more.
 pub(super) async fn describe(keyspace: &Keyspace, node: &NodeAddress) -> Result<Option<Primary>, Fault> {
-    let server = info(keyspace, node, "server").await?;
-    let replication = info(keyspace, node, "replication").await?;
-    if replication.get("role").is_none_or(|role| role != "master") {
-        return Ok(None);
+    let told = ask_about_itself(keyspace, node).await?;
+    Ok(told.primary.filter(|_| told.serves))
+}
+
+/// What a node says about itself and the others, in one round trip.
+async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Told, Fault> {
+    let is_cluster = keyspace.endpoint().cluster;
+    let mut questions = vec![cmd("INFO").arg("server").take(), cmd("INFO").arg("replication").take()];
+    if is_cluster {
+        questions.push(cmd("CLUSTER").arg("INFO").take());
+        questions.push(cmd("CLUSTER").arg("NODES").take());
     }
-    let mut primary = Primary {
+    let mut answers = keyspace.ask_node_all(node, questions, None).await.into_iter();
+    let mut next = || value::text(answers.next().unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))?);
+    let (server, replication) = (parse_info(&next()?), parse_info(&next()?));
+    let is_primary = replication.get("role").is_some_and(|role| role == "master");
+    let primary = Primary {
         address: node.clone(),
         node_id: String::new(),
         run_id: server.get("run_id").cloned().unwrap_or_default(),
@@ -156,47 +205,33 @@ pub(super) async fn describe(keyspace: &Keyspace, node: &NodeAddress) -> Result<
         open: SlotSet::empty(),
         replicas: number(&replication, "connected_slaves"),
     };
-    if keyspace.endpoint().cluster {
-        // A primary that the others gave up still answers SCAN, over slots that are not its own any more.
-        if !serves(keyspace, node).await? {
-            return Ok(None);
-        }
-        let lines = nodes(keyspace, node).await?;
-        let replicas_of = |id: &str| lines.iter().filter(|line| line.replicates.as_deref() == Some(id)).count();
-        let replicas_by_id: HashMap<String, usize> =
-            lines.iter().map(|line| (line.id.clone(), replicas_of(&line.id))).collect();
-        let Some(myself) = lines.into_iter().find(|line| line.is_myself && line.is_primary) else { return Ok(None) };
-        // A replica that is away for the moment still owes its acknowledgement.
-        let replicas = replicas_by_id.get(&myself.id).copied().unwrap_or_default();
-        primary.replicas = primary.replicas.max(u32::try_from(replicas).unwrap_or(u32::MAX));
-        primary.node_id = myself.id;
-        primary.config_epoch = myself.config_epoch;
-        primary.slots = myself.slots;
-        primary.open = myself.open;
+    if !is_cluster {
+        let primary = is_primary.then_some(primary);
+        return Ok(Told { node_id: String::new(), primary, serves: true, lines: Vec::new() });
     }
-    Ok(Some(primary))
-}
 
-async fn serves(keyspace: &Keyspace, node: &NodeAddress) -> Result<bool, Fault> {
-    let answer = keyspace.ask_node(node, cmd("CLUSTER").arg("INFO").take()).await?;
-    Ok(value::text(answer)?.lines().any(|line| line.trim() == "cluster_state:ok"))
+    let serves = next()?.lines().any(|line| line.trim() == "cluster_state:ok");
+    let lines = topology::parse_nodes(&next()?);
+    let Some(myself) = lines.iter().find(|line| line.is_myself) else {
+        return Err(Fault::of(FaultClass::UnexpectedAnswer, node));
+    };
+    let named = lines.iter().filter(|line| line.replicates.as_deref() == Some(&myself.id)).count();
+    let primary = Primary {
+        node_id: myself.id.clone(),
+        config_epoch: myself.config_epoch,
+        slots: myself.slots.clone(),
+        open: myself.open.clone(),
+        // A replica that is away for the moment still owes its acknowledgement.
+        replicas: primary.replicas.max(u32::try_from(named).unwrap_or(u32::MAX)),
+        ..primary
+    };
+    let primary = (is_primary && myself.is_primary).then_some(primary);
+    Ok(Told { node_id: myself.id.clone(), primary, serves, lines })
 }
 
 async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>, Fault> {
     let answer = keyspace.ask_node(node, cmd("CLUSTER").arg("NODES").take()).await?;
     Ok(topology::parse_nodes(&value::text(answer)?))
-}
-
-/// Where to reach a node: by the address it announces, or by its name where certificates are checked
-/// against names. A node that was never met has no address and is the one that was asked.
-fn address_of(line: &NodeLine, keyspace: &Keyspace, seed: &NodeAddress) -> NodeAddress {
-    let checks_names = keyspace.endpoint().tls.as_ref().is_some_and(|tls| tls.server_name.is_none());
-    let host = match (&line.hostname, checks_names) {
-        (Some(hostname), true) => hostname,
-        _ if line.host.is_empty() => &seed.host,
-        _ => &line.host,
-    };
-    NodeAddress { host: host.clone(), port: line.port }
 }
 
 type Info = HashMap<String, String>;
@@ -223,12 +258,36 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
         used_memory: number::<u64>(info, "used_memory").saturating_sub(number(info, "mem_not_counted_for_evict")),
         max_memory: number(info, "maxmemory"),
         eviction_policy: text("maxmemory_policy"),
-        replicas: number(info, "connected_slaves"),
+        replicas: primary.replicas,
+        online_replicas: online_replicas(info),
         snapshot_failing: failed("rdb_last_bgsave_status"),
         append_failing: failed("aof_last_write_status"),
     }
 }
 
+/// Replicas that are in step with their primary, or nearly; one that still gets its first copy acknowledges nothing.
+fn online_replicas(info: &Info) -> u32 {
+    let is_replica = |name: &str| name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u32>().is_ok());
+    let is_online = |fields: &str| fields.split(',').any(|field| field == "state=online");
+    let online = info.iter().filter(|(name, fields)| is_replica(name) && is_online(fields)).count();
+    u32::try_from(online).unwrap_or(u32::MAX)
+}
+
 fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
     info.get(name).and_then(|content| content.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_that_are_online_are_counted() {
+        let info = parse_info(
+            "role:master\r\nconnected_slaves:2\r\nslave0:ip=127.0.0.1,port=1,state=online,offset=9,lag=0\r\n\
+             slave1:ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0\r\nslave_expires_tracked_keys:0\r\n",
+        );
+        assert_eq!(online_replicas(&info), 1);
+        assert_eq!(online_replicas(&Info::new()), 0);
+    }
 }

@@ -1,11 +1,16 @@
 //! Which primaries there are and which slots each owns.
 //!
 //! Owns reading `CLUSTER NODES` and the facts that tell whether a scan may be trusted: run id, config
-//! epoch, open slots. Each primary is believed about itself only.
+//! epoch, open slots. Each primary is believed about itself only; of others it tells that they exist, and whether
+//! they failed.
 //!
 //! Format: <https://redis.io/docs/latest/commands/cluster-nodes/>.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
 use crate::keyspace::endpoint::NodeAddress;
+use crate::keyspace::fault::{Fault, FaultClass};
 use crate::model::slot::{SLOTS, SlotSet};
 
 /// A primary as it describes itself.
@@ -39,11 +44,36 @@ impl Primary {
     }
 }
 
+/// A primary that a node of the cluster names, that nobody calls failed, and that could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silent {
+    /// Its id in the cluster.
+    pub node_id: String,
+    /// Where it should be, if anybody knows.
+    pub address: Option<NodeAddress>,
+    /// Why it could not be asked; absent if it has no address, or another node answers there.
+    pub fault: Option<FaultClass>,
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.address, self.fault) {
+            (Some(address), Some(class)) => write!(f, "{address} can't be asked ({})", class.explain()),
+            (Some(address), None) => write!(f, "{address} can't be asked (another node answers there)"),
+            (None, _) => write!(f, "with the id {} can't be asked (nobody knows its address)", self.node_id),
+        }
+    }
+}
+
 /// All primaries at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
-    /// The primaries, by address.
+    /// The primaries that own slots, by address.
     pub primaries: Vec<Primary>,
+    /// Other primaries: without slots, or given up by the cluster. Slots may be half-moved to them.
+    pub bystanders: Vec<Primary>,
+    /// Primaries of which nobody knows what is half-moved to them.
+    pub silent: Vec<Silent>,
     owners: Vec<Option<u16>>,
 }
 
@@ -61,7 +91,22 @@ impl Topology {
                 .max_by_key(|(_, primary)| primary.config_epoch)
                 .and_then(|(index, _)| u16::try_from(index).ok());
         }
-        Self { primaries, owners }
+        Self { primaries, bystanders: Vec::new(), silent: Vec::new(), owners }
+    }
+
+    /// Whether every slot is owned, and every primary was asked.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.unowned().is_empty() && self.silent.is_empty()
+    }
+
+    /// Whether a scan of `wanted` that began when `scanned` was as given saw every key of these slots: their primary
+    /// stood still, and nobody is moving any of them.
+    #[must_use]
+    pub fn covers(&self, scanned: &Primary, wanted: &SlotSet) -> bool {
+        let stood_still =
+            |now: &Primary| scanned.stood_still(now, wanted) && wanted.difference(&self.owned_by(now)).is_empty();
+        self.silent.is_empty() && wanted.intersection(&self.open()).is_empty() && self.primaries.iter().any(stood_still)
     }
 
     /// The primary that owns a slot.
@@ -102,10 +147,104 @@ impl Topology {
         self.unowned().is_empty() && later.unowned().is_empty() && runs(self) == runs(later)
     }
 
-    /// Slots that any primary is giving away or taking over.
+    /// Slots that any primary is giving away or taking over, also one that owns none.
     #[must_use]
     pub fn open(&self) -> SlotSet {
-        self.primaries.iter().fold(SlotSet::empty(), |open, primary| open.union(&primary.open))
+        self.all().fold(SlotSet::empty(), |open, primary| open.union(&primary.open))
+    }
+
+    /// Primaries that are giving away or taking over a slot.
+    pub fn moving(&self, slot: u16) -> impl Iterator<Item = &NodeAddress> {
+        self.all().filter(move |primary| primary.open.contains(slot)).map(|primary| &primary.address)
+    }
+
+    /// Every primary that was asked.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Primary> {
+        self.primaries.iter().chain(&self.bystanders)
+    }
+}
+
+/// What a node of a cluster told about itself and the others.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) node_id: String,
+    /// Itself; `None` if it is no primary.
+    pub(super) primary: Option<Primary>,
+    /// Whether it answers for its slots: a primary that the others gave up still knows what was.
+    pub(super) serves: bool,
+    pub(super) lines: Vec<NodeLine>,
+}
+
+/// What the nodes of a cluster tell of themselves and of each other. A primary that any of them names is asked, since
+/// only its own line says which slots are half-moved to it.
+#[derive(Debug)]
+pub(super) struct Census {
+    told: BTreeMap<String, Told>,
+    /// Ids that were asked for, and where.
+    asked: BTreeSet<(String, NodeAddress)>,
+    faults: BTreeMap<String, FaultClass>,
+    checks_names: bool,
+}
+
+impl Census {
+    /// Begins with what one node names. `checks_names`: nodes are reached by their host names, since certificates
+    /// are checked against these.
+    pub(super) fn new(checks_names: bool) -> Self {
+        Self { told: BTreeMap::new(), asked: BTreeSet::new(), faults: BTreeMap::new(), checks_names }
+    }
+
+    /// The primaries that `lines` of the node at `from` name and that were not asked yet, each with its id.
+    pub(super) fn to_ask(&mut self, from: &NodeAddress, lines: &[NodeLine]) -> Vec<(String, NodeAddress)> {
+        let mut next = Vec::new();
+        for line in lines.iter().filter(|line| line.is_live_primary() && !self.told.contains_key(&line.id)) {
+            let Some(address) = line.address(from, self.checks_names) else { continue };
+            let entry = (line.id.clone(), address);
+            if self.asked.insert(entry.clone()) {
+                next.push(entry);
+            }
+        }
+        next
+    }
+
+    /// Takes down what came of asking for `node_id`.
+    pub(super) fn record(&mut self, node_id: &str, answer: Result<Told, Fault>) {
+        match answer {
+            Ok(told) => {
+                self.told.entry(told.node_id.clone()).or_insert(told);
+            }
+            Err(fault) => {
+                self.faults.insert(node_id.to_owned(), fault.class);
+            }
+        }
+    }
+
+    /// What follows from all that was told.
+    pub(super) fn into_topology(self) -> Topology {
+        let mut silent: BTreeMap<&str, Silent> = BTreeMap::new();
+        // Who is given up itself does not know who else failed.
+        let believed = self.told.values().filter(|told| told.primary.is_some() && told.serves);
+        for line in believed.flat_map(|told| &told.lines).filter(|line| line.is_live_primary()) {
+            if !self.told.contains_key(&line.id) {
+                let mut asked = self.asked.iter().filter(|(id, _)| *id == line.id);
+                silent.entry(&line.id).or_insert_with(|| Silent {
+                    node_id: line.id.clone(),
+                    address: asked.next().map(|(_, address)| address.clone()),
+                    fault: self.faults.get(&line.id).copied(),
+                });
+            }
+        }
+        let silent: Vec<Silent> = silent.into_values().collect();
+
+        let answered = self.told.into_values().filter_map(|told| Some((told.serves, told.primary?)));
+        let (owners, mut bystanders): (Vec<_>, Vec<_>) =
+            answered.partition(|(serves, primary)| *serves && !primary.slots.is_empty());
+        bystanders.sort_by(|(_, a), (_, b)| a.address.cmp(&b.address));
+        let itself = |(_, primary): (bool, Primary)| primary;
+        Topology {
+            bystanders: bystanders.into_iter().map(itself).collect(),
+            silent,
+            ..Topology::new(owners.into_iter().map(itself).collect())
+        }
     }
 }
 
@@ -118,12 +257,34 @@ pub(super) struct NodeLine {
     pub(super) port: u16,
     pub(super) is_myself: bool,
     pub(super) is_primary: bool,
-    pub(super) is_failing: bool,
+    /// Most primaries agreed that it is gone; one that only this node misses (`fail?`) is not.
+    pub(super) is_failed: bool,
+    /// It is being met, so its id is made up.
+    pub(super) is_stranger: bool,
     /// Id of the primary that it is a replica of.
     pub(super) replicates: Option<String>,
     pub(super) config_epoch: u64,
     pub(super) slots: SlotSet,
     pub(super) open: SlotSet,
+}
+
+impl NodeLine {
+    /// Whether it may hold keys that nobody else knows of.
+    fn is_live_primary(&self) -> bool {
+        self.is_primary && !self.is_failed && !self.is_stranger
+    }
+
+    /// Where to reach it: by the address it announces, or by its name where certificates are checked against names.
+    /// A node that was never met does not know its own address, but we do: it is the one that was asked.
+    pub(super) fn address(&self, asked: &NodeAddress, checks_names: bool) -> Option<NodeAddress> {
+        let host = match (&self.hostname, checks_names) {
+            (Some(hostname), true) => hostname,
+            _ if !self.host.is_empty() => &self.host,
+            _ if self.is_myself => &asked.host,
+            _ => return None,
+        };
+        (self.port != 0).then(|| NodeAddress { host: host.clone(), port: self.port })
+    }
 }
 
 /// Reads all lines of `CLUSTER NODES`; lines of another shape are left out.
@@ -155,7 +316,8 @@ fn parse_line(line: &str) -> Option<NodeLine> {
         port: port.parse().ok()?,
         is_myself: flags.contains(&"myself"),
         is_primary: flags.contains(&"master"),
-        is_failing: flags.iter().any(|flag| matches!(*flag, "fail" | "noaddr" | "handshake")),
+        is_failed: flags.contains(&"fail"),
+        is_stranger: flags.contains(&"handshake"),
         replicates: (primary_id != "-").then(|| primary_id.to_owned()),
         config_epoch,
         slots,
@@ -205,7 +367,101 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         assert_eq!(lines[2].host, "::1");
         assert_eq!(lines[2].slots.len(), 5462);
         assert_eq!(lines[2].open.iter().collect::<Vec<_>>(), [77, 93]);
-        assert!(lines[3].is_failing);
+        assert!(lines[3].is_failed);
+        let asked = NodeAddress { host: "seed".into(), port: 1 };
+        let at = |line: usize, checks_names| lines[line].address(&asked, checks_names).map(|it| it.to_string());
+        assert_eq!(at(0, true).as_deref(), Some("hostname4:30004"));
+        assert_eq!(at(0, false).as_deref(), Some("127.0.0.1:30004"));
+        assert_eq!(at(2, true).as_deref(), Some("[::1]:30001"));
+        assert_eq!(at(3, false), None);
+    }
+
+    fn told(port: u16, serves: bool, open: SlotSet, others: &str) -> Told {
+        let slots = if port < 10 { SlotSet::full() } else { SlotSet::empty() };
+        let node_id = format!("id{port}");
+        Told {
+            node_id: node_id.clone(),
+            primary: Some(Primary { node_id, open, ..primary(port, 1, slots) }),
+            serves,
+            lines: parse_nodes(others),
+        }
+    }
+
+    fn line(id: &str, flags: &str, port: u16) -> String {
+        format!("{id} 10.0.0.1:{port}@{port} {flags} - 0 0 1 connected\n")
+    }
+
+    #[test]
+    fn a_primary_is_asked_wherever_its_own_line_may_be_needed() {
+        let from = NodeAddress { host: "10.0.0.1".into(), port: 1 };
+        let asks = |flags: &str| {
+            let mut census = Census::new(false);
+            let lines = parse_nodes(&line("id2", flags, 2));
+            let first = census.to_ask(&from, &lines).len();
+            assert!(census.to_ask(&from, &lines).is_empty(), "asked twice at one address");
+            first == 1
+        };
+        assert!(asks("master") && asks("master,fail?") && asks("myself,master"));
+        assert!(!asks("master,fail") && !asks("slave") && !asks("handshake") && !asks("master,handshake"));
+    }
+
+    #[test]
+    fn who_is_named_and_not_called_failed_has_to_be_asked() {
+        let silent = |serves: bool, flags: &str| {
+            let mut census = Census::new(false);
+            let told = told(1, serves, SlotSet::empty(), &line("id2", flags, 2));
+            let next = census.to_ask(&NodeAddress { host: "h".into(), port: 1 }, &told.lines);
+            census.record("id1", Ok(told));
+            for (id, address) in next {
+                census.record(&id, Err(Fault::of(FaultClass::Connection, &address)));
+            }
+            let topology = census.into_topology();
+            topology.silent.iter().map(|silent| silent.node_id.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(silent(true, "master"), ["id2"]);
+        assert_eq!(silent(true, "master,fail?"), ["id2"]);
+        assert_eq!(silent(true, "master,noaddr"), ["id2"]);
+        for flags in ["master,fail", "master,noaddr,fail", "slave", "slave,fail?", "handshake"] {
+            assert_eq!(silent(true, flags), [""; 0], "{flags}");
+        }
+        // A node that was removed, or cut off, knows nobody's fate.
+        assert_eq!(silent(false, "master"), [""; 0]);
+    }
+
+    #[test]
+    fn another_node_at_an_address_does_not_answer_for_the_one_that_was_there() {
+        let mut census = Census::new(false);
+        let first = told(1, true, SlotSet::empty(), &(line("id2", "master", 20) + &line("id20", "master", 20)));
+        let from = NodeAddress { host: "10.0.0.1".into(), port: 1 };
+        for (id, _) in census.to_ask(&from, &first.lines) {
+            census.record(&id, Ok(told(20, true, SlotSet::empty(), "")));
+        }
+        census.record("id1", Ok(first));
+        let topology = census.into_topology();
+        assert_eq!(topology.silent.iter().map(|silent| silent.node_id.as_str()).collect::<Vec<_>>(), ["id2"]);
+        assert!(topology.silent[0].to_string().contains("another node answers there"), "{}", topology.silent[0]);
+    }
+
+    #[test]
+    fn a_slot_is_open_wherever_it_is_open() {
+        let topology = |serves: bool, open: SlotSet| {
+            let mut census = Census::new(false);
+            census.record("id1", Ok(told(1, true, SlotSet::empty(), "")));
+            census.record("id20", Ok(told(20, serves, open, "")));
+            census.into_topology()
+        };
+        let calm = topology(true, SlotSet::empty());
+        let owner = calm.primaries[0].clone();
+        assert_eq!((calm.primaries.len(), calm.bystanders.len()), (1, 1));
+        assert!(calm.covers(&owner, &SlotSet::full()));
+        for serves in [true, false] {
+            let moving = topology(serves, (7..=7).collect());
+            assert_eq!(moving.open().iter().collect::<Vec<_>>(), [7]);
+            assert!(!moving.covers(&owner, &(0..=10).collect()));
+            assert!(moving.covers(&owner, &(8..=10).collect()));
+        }
+        let silent = Silent { node_id: "id3".into(), address: None, fault: None };
+        assert!(!Topology { silent: vec![silent], ..calm }.covers(&owner, &SlotSet::full()));
     }
 
     fn primary(port: u16, epoch: u64, slots: SlotSet) -> Primary {

@@ -84,7 +84,12 @@ impl Observer {
                 Err(error) => return Err(self.lost(Fault::classify(&error, &node))),
             }
         }
-        Ok(read(&text, limit))
+        let vitals = read(&text, limit);
+        if vitals.is_none() {
+            // The address may lead to the promoted server by now.
+            self.live = None;
+        }
+        Ok(vitals)
     }
 
     async fn live(&mut self) -> Result<&mut Live, Fault> {

@@ -1,5 +1,6 @@
 //! Choices that people make about a run.
 
+use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -51,12 +52,21 @@ pub enum MinReplicas {
     Exactly(u32),
 }
 
-impl MinReplicas {
-    /// How many acknowledgements a primary with `attached` replicas owes.
-    #[must_use]
-    pub fn required(self, attached: u32) -> u32 {
+impl fmt::Display for MinReplicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OneIfAny => attached.min(1),
+            Self::OneIfAny => f.write_str("1 if any"),
+            Self::Exactly(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl MinReplicas {
+    /// How many acknowledgements a primary owes that should have `replicas` replicas, dead ones included.
+    #[must_use]
+    pub fn required(self, replicas: u32) -> u32 {
+        match self {
+            Self::OneIfAny => replicas.min(1),
             Self::Exactly(count) => count,
         }
     }

@@ -12,6 +12,7 @@ use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
 use crate::keyspace::{Fault, FaultClass};
 use crate::model::admission::{Held, HeldBy};
+use crate::model::finding::FindingCode;
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step, TargetPhase};
 use crate::model::plan::Plan;
@@ -401,6 +402,10 @@ pub fn reason_of(stop: &Stop) -> Reason {
         Stop::Interrupted | Stop::LeaseLost | Stop::RunLost => Reason::Progressing,
         Stop::Fault(fault) => reason_of_fault(fault.class),
         Stop::Incomplete { .. } => Reason::RedisUnavailable,
+        // Replicas come back by themselves.
+        Stop::PreflightFailed(findings) if findings.iter().all(|it| it.code == FindingCode::Replicas) => {
+            Reason::ReplicasMissing
+        }
         Stop::PreflightFailed(_) => Reason::PreflightFailed,
         Stop::Conflicts(_) => Reason::Conflicts,
         Stop::SourceChanging { .. } => Reason::SourceChanging,
@@ -444,5 +449,21 @@ fn reason_of_fault(class: FaultClass) -> Reason {
         | FaultClass::UnknownCommand
         | FaultClass::Refused
         | FaultClass::UnexpectedAnswer => Reason::RedisUnavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::finding::Finding;
+
+    #[test]
+    fn missing_replicas_are_waited_for_unless_something_else_blocks_too() {
+        let error = |code| Finding::error(code, "x");
+        let reason = |findings: &[Finding]| reason_of(&Stop::PreflightFailed(findings.to_vec()));
+        let replicas = error(FindingCode::Replicas);
+        assert_eq!(reason(&[replicas.clone(), replicas.clone()]), Reason::ReplicasMissing);
+        assert_eq!(reason(&[replicas, error(FindingCode::Memory)]), Reason::PreflightFailed);
+        assert_eq!(reason(&[error(FindingCode::Memory)]), Reason::PreflightFailed);
     }
 }

@@ -4,7 +4,7 @@
 //! own answers pass as they are: use it for a standalone server, as a cluster's nodes name each other.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ struct Trap {
 
 #[derive(Clone)]
 struct Shared {
+    /// Where new connections lead.
+    server: Arc<AtomicU16>,
     trap: Arc<Mutex<Option<Trap>>>,
     caught: watch::Sender<bool>,
     let_go: watch::Sender<bool>,
@@ -47,6 +49,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for the proxy");
         let own = listener.local_addr().expect("the proxy's port").port();
         let shared = Shared {
+            server: Arc::new(AtomicU16::new(port)),
             trap: Arc::default(),
             caught: watch::Sender::new(false),
             let_go: watch::Sender::new(false),
@@ -58,7 +61,8 @@ impl Proxy {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 serving.open.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(pass(client, port, serving.clone()));
+                let server = serving.server.load(Ordering::SeqCst);
+                connections.spawn(pass(client, server, serving.clone()));
             }
         });
         Self { port: own, shared, task }
@@ -67,6 +71,11 @@ impl Proxy {
     /// The way through the proxy.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::local(self.port, false, Access::default())
+    }
+
+    /// Leads new connections to another server, as a Service does; those that stand stay where they are.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.server.store(port, Ordering::SeqCst);
     }
 
     /// Stops the first request that matches after `passes` matching ones.

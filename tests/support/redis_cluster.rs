@@ -39,9 +39,17 @@ impl Cluster {
     /// Starts a cluster with evenly spread slots and waits until every node agrees and every
     /// replica is in step.
     pub async fn start(primaries: usize, replicas_per: usize, options: Options) -> Self {
+        Self::start_planned(Plan::new(primaries, replicas_per, 0), options).await
+    }
+
+    /// As [`Cluster::start`], with one more primary that owns no slots, as a node that was just added: the last node.
+    pub async fn start_with_empty(primaries: usize, replicas_per: usize, options: Options) -> Self {
+        Self::start_planned(Plan::new(primaries, replicas_per, 1), options).await
+    }
+
+    async fn start_planned(plan: Plan, options: Options) -> Self {
         let folder = temp_dir("redis-cluster-", options.parent.as_deref());
         let access = options.access(folder.path());
-        let plan = Plan::new(primaries, replicas_per);
         let more = format!(
             "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-node-timeout {}\ncluster-announce-ip 127.0.0.1\n",
             options.node_timeout.as_millis()
@@ -145,8 +153,14 @@ impl Cluster {
         let view = self.view(&self.nodes[replica]).await.expect("CLUSTER NODES");
         let own = view.iter().find(|node| node.id == self.ids[replica]).expect("a node's own line");
         let former = self.number(own.primary.as_ref().expect("a replica, not a primary"));
-        self.must::<()>(replica, redis::cmd("CLUSTER").arg("FAILOVER").arg("TAKEOVER")).await;
+        self.take_over(replica).await;
         self.wait_handed_over(former).await;
+    }
+
+    /// Makes a replica the primary without asking anybody, and waits for nothing: a node that imports one of its slots
+    /// never agrees.
+    pub async fn take_over(&self, replica: usize) {
+        self.must::<()>(replica, redis::cmd("CLUSTER").arg("FAILOVER").arg("TAKEOVER")).await;
     }
 
     /// Waits until the cluster itself has replaced a dead primary; answers the new one's number.
@@ -191,6 +205,41 @@ impl Cluster {
             true
         })
         .await;
+    }
+
+    /// Takes back what was moved to a node that still imports a slot, as `redis-cli --cluster fix` does.
+    pub async fn take_back_slot(&self, slot: u16, from: usize, owner: usize) {
+        // A node that imports a slot hears of no other owner by itself, and without one it gives nothing back.
+        let mut assign = redis::cmd("CLUSTER");
+        assign.arg("SETSLOT").arg(slot).arg("NODE").arg(&self.ids[owner]);
+        self.must::<()>(from, &assign).await;
+        while self.migrate_keys(slot, from, owner, MIGRATE_BATCH).await > 0 {}
+        for node in [from, owner] {
+            self.stabilize_slot(slot, node).await;
+        }
+    }
+
+    /// Makes a node forget that it is giving away or taking over a slot; the other end is not told.
+    pub async fn stabilize_slot(&self, slot: u16, node: usize) {
+        self.must::<()>(node, redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("STABLE")).await;
+    }
+
+    /// Waits until a node believes another one failed, as most primaries agreed.
+    pub async fn wait_failed(&self, failed: usize, at: usize) {
+        eventually_true(STARTUP, "a dead node is called failed", async || {
+            let text: String = self.must(at, redis::cmd("CLUSTER").arg("NODES")).await;
+            let line = text.lines().find(|line| line.starts_with(&self.ids[failed])).expect("its line");
+            line.split(' ').nth(2).is_some_and(|flags| flags.split(',').any(|flag| flag == "fail"))
+        })
+        .await;
+    }
+
+    /// Removes a node without slots: the others forget it, and it forgets them.
+    pub async fn remove_empty(&self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node && self.nodes[*other].is_up()) {
+            self.must::<()>(other, redis::cmd("CLUSTER").arg("FORGET").arg(&self.ids[node])).await;
+        }
+        self.must::<()>(node, redis::cmd("CLUSTER").arg("RESET").arg("SOFT")).await;
     }
 
     /// Moves a slot with all of its keys while clients go on.
@@ -316,25 +365,30 @@ impl Cluster {
 /// restart: they know each other from the first moment, with no order of introductions to wait for.
 struct Plan {
     primaries: usize,
+    /// Nodes from here on are primaries without slots.
+    first_empty: usize,
     ports: Vec<u16>,
     ids: Vec<String>,
 }
 
 impl Plan {
-    fn new(primaries: usize, replicas_per: usize) -> Self {
-        let count = primaries * (1 + replicas_per);
+    fn new(primaries: usize, replicas_per: usize, empty: usize) -> Self {
+        let count = primaries * (1 + replicas_per) + empty;
         let ports: Vec<u16> = (0..count).map(|_| free_cluster_port()).collect();
         let ids = ports.iter().map(|port| format!("{port:040x}")).collect();
-        Self { primaries, ports, ids }
+        Self { primaries, first_empty: count - empty, ports, ids }
     }
 
     fn write_nodes_conf(&self, own: usize, home: &Path) {
         let mut text = String::new();
         for (index, (&port, id)) in self.ports.iter().zip(&self.ids).enumerate() {
             let primary = index % self.primaries;
-            let epoch = primary + 1;
+            let is_empty = index >= self.first_empty;
+            let epoch = if is_empty { 0 } else { primary + 1 };
             let myself = if index == own { "myself," } else { "" };
-            let (role, of, slots) = if index == primary {
+            let (role, of, slots) = if is_empty {
+                ("master", "-", String::new())
+            } else if index == primary {
                 ("master", "-", self.slots(primary))
             } else {
                 ("slave", self.ids[primary].as_str(), String::new())
