@@ -187,6 +187,15 @@ async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>,
     Ok(topology::parse_nodes(&value::text(answer)?))
 }
 
+/// Every node that one node takes to be alive, itself among them.
+pub(super) async fn living_nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeAddress>, Fault> {
+    if !keyspace.endpoint().cluster {
+        return Ok(vec![node.clone()]);
+    }
+    let lines = nodes(keyspace, node).await?;
+    Ok(lines.iter().filter(|line| !line.is_failing).map(|line| address_of(line, keyspace, node)).collect())
+}
+
 /// Where to reach a node: by the address it announces, or by its name where certificates are checked
 /// against names. A node that was never met has no address and is the one that was asked.
 fn address_of(line: &NodeLine, keyspace: &Keyspace, seed: &NodeAddress) -> NodeAddress {
