@@ -15,6 +15,7 @@ use std::time::Duration;
 use schema::load_with_canaries;
 use shell::{CommandLine, names};
 use support::engine::{Bench, LOCKS, run_on_owner};
+use support::process::Signal;
 use support::redis_client::Endpoint;
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
@@ -126,6 +127,52 @@ async fn whoever_loses_the_lock_ends_and_the_next_one_completes() {
     cli.run(&["apply", "--yes"]).await.expect(0);
     expected.assert_migrated(&Bench::new(&endpoint)).await;
     assert_eq!(locks(&snapshot(&endpoint).await), Vec::<&str>::new());
+}
+
+/// Connections whose name carries a lock's token.
+async fn writers(redis: &Standalone) -> usize {
+    let mut connection = redis.connection().await;
+    let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.expect("CLIENT LIST");
+    list.lines().filter(|line| line.contains(" name=outpost-migrate:db0:")).count()
+}
+
+/// Nobody takes the lock after `unlock`, so nobody else would close what a sleeping holder could go on over.
+#[tokio::test]
+async fn unlock_cuts_off_a_holder_that_sleeps() {
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let cli = CommandLine::at(&endpoint);
+    let expected = load_with_canaries(&endpoint, 200).await;
+    let apply = cli.start(&["apply", "--yes", "--keys-per-second", "100"]);
+    expected.wait_halfway(&endpoint).await;
+    apply.signal(Signal::STOP);
+    assert!(writers(&redis).await > 0, "it has connections to go on over");
+
+    cli.run(&["unlock", "--yes"]).await.expect(0).says("The lock is free.");
+    let before = snapshot(&endpoint).await;
+    assert_eq!(writers(&redis).await, 0, "they are closed");
+    apply.signal(Signal::CONT);
+
+    let loser = apply.finish().await.expect(4);
+    assert!(loser.stderr.contains("error: the lock was lost"), "{loser}");
+    before.assert_same(&snapshot(&endpoint).await, "woken, it writes nothing");
+}
+
+/// Who may not close connections is told to wait.
+#[tokio::test]
+async fn unlock_says_when_it_can_not_cut_off_the_holder() {
+    let user = "nokill on >secret ~* &* +@all -client|kill";
+    let redis = Standalone::start(Options { acl_users: vec![user.to_owned()], ..Options::default() }).await;
+    let endpoint = redis.endpoint();
+    let expected = load_with_canaries(&endpoint, 200).await;
+    let apply = CommandLine::at(&endpoint).start(&["apply", "--yes", "--keys-per-second", "100"]);
+    expected.wait_halfway(&endpoint).await;
+
+    let as_user = CommandLine::at(&endpoint).env("REDIS_USERNAME", "nokill").env("REDIS_PASSWORD", "secret");
+    let unlock = as_user.run(&["unlock", "--yes"]).await.expect(0).says("The lock is free.");
+
+    assert!(unlock.stderr.contains("may not close them (CLIENT LIST, CLIENT KILL)"), "{unlock}");
+    apply.finish().await.expect(4);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use support::redis_client::Endpoint;
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
 use support::value::{Entry, Value};
-use support::wait::eventually_true;
+use support::wait::{STARTUP, eventually_true};
 
 async fn start() -> Standalone {
     Standalone::start(Options::default()).await
@@ -414,6 +414,47 @@ async fn connections_that_break_cost_no_key() {
     let (result, ()) = tokio::join!(bench.migrate(&reins.control), breaking);
     let walk = result.expect("a mark");
     assert_eq!(walk.verify.equal, expected.sources());
+    expected.assert_migrated(&bench).await;
+}
+
+/// A server that has no room for another client says so where others ask for a password, and then hangs up.
+#[rstest]
+#[case::with_a_password(Options::password("right"))]
+#[case::without_one(Options::default())]
+#[tokio::test]
+async fn a_server_that_is_full_of_clients_is_waited_for(#[case] options: Options) {
+    let redis = Standalone::start(options).await;
+    let bench = Bench::new(&redis.endpoint());
+    let expected = Expected::load(&bench.redis, 300).await;
+    let reins = Reins::paced(300);
+    let filling = async {
+        expected.wait_halfway(&bench.redis).await;
+        let mut only = redis.connection().await;
+        let full = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).take();
+        full.exec_async(&mut only).await.expect("CONFIG SET");
+        redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec_async(&mut only).await.expect("CLIENT KILL");
+        eventually_true(STARTUP, "clients are refused", async || {
+            let stats: String = redis::cmd("INFO").arg("stats").query_async(&mut only).await.expect("INFO");
+            let refused =
+                stats.lines().find_map(|line| line.strip_prefix("rejected_connections:")?.trim().parse().ok());
+            refused.is_some_and(|refused: u64| refused >= 5)
+        })
+        .await;
+        let asked = RedisEndpoint { host: "127.0.0.1".to_owned(), ..bench.endpoint.clone() };
+        eventually_true(STARTUP, "the reason is told", async || {
+            // The server's last word may be lost when it closes the connection.
+            match refused(asked.clone()).await.0 {
+                FaultClass::TooManyClients => true,
+                FaultClass::ClosedAtOnce | FaultClass::Connection => false,
+                other => panic!("{other:?}"),
+            }
+        })
+        .await;
+        let room = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1000).take();
+        room.exec_async(&mut only).await.expect("CONFIG SET");
+    };
+    let (result, ()) = tokio::join!(bench.migrate(&reins.control), filling);
+    result.expect("a mark");
     expected.assert_migrated(&bench).await;
 }
 

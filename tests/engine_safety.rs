@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::pin::Pin;
+use std::time::Duration;
+
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::engine::journal::{self, Owner};
 use outpost_migrate_redis::engine::stop::Stop;
@@ -13,13 +16,18 @@ use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::mark::Mark;
 use outpost_migrate_redis::model::policy::DivergedPolicy;
-use support::engine::{Bench, Expected, MARK, RUN, hset, run_on_owner};
+use outpost_migrate_redis::model::slot::slot_of;
+use rstest::rstest;
+use support::engine::{Bench, Expected, Held, LOCKS, MARK, RUN, Reins, hset, run_on_owner};
 use support::load::load;
 use support::proxy::Proxy;
+use support::redis_client::Endpoint;
+use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
 use support::snapshot::snapshot;
 use support::value::{Entry, Value};
 use support::wait::{STARTUP, eventually_true};
+use tokio::runtime::{Builder, Runtime};
 
 fn nothing_in_the_way() -> Control {
     Control::unattended()
@@ -189,4 +197,139 @@ async fn the_mark_remembers_the_owner_when_the_run_hash_has_ended() {
 
     assert_eq!(seen.owner, Some(owner));
     held.release().await;
+}
+
+/// A worker whose process stands still between two calls of [`Sleeper::awake`], with its timers and its clocks: as on
+/// a machine that sleeps. Its lock stands so long that its own clock tells of no end.
+struct Sleeper {
+    runtime: Runtime,
+    bench: &'static Bench,
+}
+
+impl Sleeper {
+    fn new(redis: &Endpoint) -> Self {
+        let mut bench = Bench::new(redis);
+        bench.life = Duration::from_secs(3600);
+        // Tasks of this runtime, the renewal of the lock among them, go on only while somebody blocks on it.
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { runtime, bench: Box::leak(Box::new(bench)) }
+    }
+
+    fn awake<T>(&self, during: impl Future<Output = T>) -> T {
+        self.runtime.block_on(during)
+    }
+}
+
+/// A run from plan to mark, in its hold of the lock.
+type Run<'a> = Pin<Box<dyn Future<Output = Result<(), Stop>> + 'a>>;
+
+/// Falls asleep in the middle of an apply.
+fn fall_asleep<'a>(sleeper: &Sleeper, held: &'a Held<'a>, expected: &Expected, reins: &'a Reins) -> Run<'a> {
+    let mut run: Run<'a> = Box::pin(async { held.migrate(&reins.control).await.map(|_| ()) });
+    sleeper.awake(async {
+        tokio::select! {
+            ended = &mut run => panic!("the run ended before it fell asleep: {ended:?}"),
+            () = expected.wait_halfway(&sleeper.bench.redis) => {}
+        }
+    });
+    run
+}
+
+/// The lock's life ends, as the server counts it.
+async fn end_the_lock(redis: &Endpoint) {
+    for lock in LOCKS {
+        run_on_owner(redis, lock.as_bytes(), redis::cmd("PEXPIRE").arg(lock).arg(1)).await;
+    }
+    eventually_true(STARTUP, "the lock has ended", async || {
+        let there = snapshot(redis).await;
+        LOCKS.iter().all(|lock| !there.contains_key(lock.as_bytes()))
+    })
+    .await;
+}
+
+/// Behind the mark the application removes every target.
+async fn remove_targets(redis: &Endpoint, expected: &Expected) {
+    for target in expected.targets.keys() {
+        run_on_owner(redis, target, redis::cmd("UNLINK").arg(target)).await;
+    }
+    assert_eq!(expected.targets_there(redis).await, 0, "the application removed what it no longer needs");
+}
+
+#[rstest]
+#[case::standalone(1)]
+#[case::cluster(3)]
+fn a_worker_that_slept_through_its_lock_puts_nothing_back(#[case] primaries: usize) {
+    let outside = Runtime::new().expect("a runtime");
+    let (standalone, cluster);
+    let redis = if primaries == 1 {
+        standalone = outside.block_on(Standalone::start(Options::default()));
+        standalone.endpoint()
+    } else {
+        cluster = outside.block_on(Cluster::start(primaries, 0, Options::default()));
+        cluster.endpoint()
+    };
+    let expected = outside.block_on(Expected::load(&redis, 100));
+    let (sleeper, reins) = (Sleeper::new(&redis), Reins::paced(200));
+    let held = sleeper.awake(sleeper.bench.hold());
+    let run = fall_asleep(&sleeper, &held, &expected, &reins);
+    outside.block_on(async {
+        end_the_lock(&redis).await;
+        Bench::new(&redis).migrate(&nothing_in_the_way()).await.expect("another run's mark");
+        remove_targets(&redis, &expected).await;
+    });
+    assert!(held.lease.holds(), "its own clock tells the sleeper of no end");
+
+    let ended = sleeper.awake(run);
+
+    assert_eq!(outside.block_on(expected.targets_there(&redis)), 0, "what the application removed stays away");
+    assert_eq!(ended, Err(Stop::LeaseLost));
+}
+
+/// A connection to a primary that was a replica when the lock changed hands is closed as well.
+#[test]
+fn a_worker_that_slept_through_two_failovers_puts_nothing_back() {
+    let outside = Runtime::new().expect("a runtime");
+    let cluster = outside.block_on(Cluster::start(3, 1, Options::default()));
+    let redis = cluster.endpoint();
+    let expected = outside.block_on(Expected::load(&redis, 100));
+    let (sleeper, reins) = (Sleeper::new(&redis), Reins::paced(200));
+    let held = sleeper.awake(sleeper.bench.hold());
+    let run = fall_asleep(&sleeper, &held, &expected, &reins);
+    outside.block_on(async {
+        let demoted = cluster.owner(slot_of(&key(expected.targets.keys().next().expect("a target")))).await;
+        let promoted = cluster.replicas_of(demoted).await[0];
+        cluster.failover(promoted).await;
+        end_the_lock(&redis).await;
+        Bench::new(&redis).migrate(&nothing_in_the_way()).await.expect("another run's mark");
+        cluster.failover(demoted).await;
+        remove_targets(&redis, &expected).await;
+    });
+    assert!(held.lease.holds(), "its own clock tells the sleeper of no end");
+
+    let ended = sleeper.awake(run);
+
+    assert_eq!(outside.block_on(expected.targets_there(&redis)), 0, "what the application removed stays away");
+    assert_eq!(ended, Err(Stop::LeaseLost));
+}
+
+/// Nobody has closed anything yet: what a connection of one's own was opened for is not begun.
+#[test]
+fn a_connection_that_is_opened_after_the_lock_was_lost_is_not_used() {
+    let outside = Runtime::new().expect("a runtime");
+    let redis = outside.block_on(Standalone::start(Options::default()));
+    let entry = Entry::new("tenant:text", Value::String(b"before".to_vec()));
+    outside.block_on(load(&redis.endpoint(), [entry]));
+    let sleeper = Sleeper::new(&redis.endpoint());
+    let held = sleeper.awake(sleeper.bench.hold());
+    let keys = [key(b"tenant:text")];
+    let (read, payload) = sleeper.awake(async {
+        let read = held.writer.entries(&keys).await.expect("an entry").remove(0).expect("the text");
+        (read, held.writer.payloads(&keys).await.expect("a payload").remove(0).expect("the text"))
+    });
+    outside.block_on(end_the_lock(&redis.endpoint()));
+
+    let refused = sleeper.awake(held.writer.replace_if_unchanged(&keys[0], &read, &payload));
+
+    assert_eq!(refused.expect_err("refused").class, FaultClass::LeaseEnded);
+    assert!(!held.lease.holds(), "what was found out is kept");
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::engine::lock::{Lease, Taken};
+use outpost_migrate_redis::keyspace::FaultClass;
 use outpost_migrate_redis::keyspace::compare::Comparison;
 use outpost_migrate_redis::keyspace::conditional::Outcome;
 use outpost_migrate_redis::keyspace::copy::Copied;
@@ -23,11 +24,12 @@ use outpost_migrate_redis::model::policy::DivergedPolicy;
 use rstest::rstest;
 
 use support::command_line::CommandLine;
-use support::engine::{Bench, Expected, Reins, hset, run_on_owner};
+use support::engine::{Bench, Expected, RUN, Reins, hset, run_on_owner};
 use support::fixture::read_fixture;
 use support::generator::{Generator, noise, now_ms};
 use support::huge::Kind;
 use support::load::load;
+use support::process::temp_dir;
 use support::redis_client::Endpoint;
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
@@ -215,6 +217,41 @@ async fn a_fresh_server_is_marked_by_the_gate(
 
     gate.run(&["init", "--current"]).await.assert_code(0);
     assert_eq!(bench(&redis.endpoint()).snapshot().await.1.len(), 3, "three marks and nothing else");
+}
+
+/// Redis 6.2 wraps what it refuses inside of a script in an error of the script.
+#[tokio::test]
+async fn what_an_old_server_refuses_inside_of_scripts_is_named() {
+    let redis = Standalone::start(Options { server: Some(OLD), ..Options::default() }).await;
+    let bench = Bench::new(&redis.endpoint());
+    let held = bench.hold().await;
+    let run = RedisKey::new(RUN.to_vec());
+    let write = async || held.writer.write_run(&run, Duration::from_secs(60), &[("token", "t".to_owned())]).await;
+    let mut connection = redis.connection().await;
+    let mut set = async |name: &str, to: &str| {
+        redis::cmd("CONFIG").arg("SET").arg(name).arg(to).exec_async(&mut connection).await.expect("CONFIG SET");
+    };
+
+    set("min-replicas-to-write", "1").await;
+    assert_eq!(write().await.map_err(|fault| fault.class), Err(FaultClass::TooFewReplicas));
+    set("min-replicas-to-write", "0").await;
+
+    let gone = temp_dir("gone-", None);
+    set("save", "3600 1").await;
+    set("dir", gone.path().to_str().expect("a path")).await;
+    drop(gone);
+    redis::cmd("BGSAVE").exec_async(&mut redis.connection().await).await.expect("BGSAVE");
+    eventually(Duration::from_secs(20), "the snapshot fails", async || {
+        let mut connection = redis.connection().await;
+        let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await.expect("INFO");
+        info.contains("rdb_last_bgsave_status:err").then_some(())
+    })
+    .await;
+    assert_eq!(write().await.map_err(|fault| fault.class), Err(FaultClass::PersistenceFailing));
+
+    set("stop-writes-on-bgsave-error", "no").await;
+    assert_eq!(write().await, Ok(()));
+    held.release().await;
 }
 
 /// When the fields of a hash end, by the server's own word.

@@ -1,6 +1,7 @@
 //! `unlock`: shows who holds the lock, and takes it away.
 //!
-//! Takes away only the very lock that was shown: one that changed hands meanwhile stays.
+//! Takes away only the very lock that was shown: one that changed hands meanwhile stays. Whoever loses it is cut off,
+//! so that nothing that it still has in flight lands later.
 
 use std::fmt::{self, Display};
 
@@ -101,17 +102,25 @@ pub(super) async fn run(desk: &Desk, args: &UnlockArgs) -> Result<ExitCode, Fail
     }
     prompt::check_answerable(args.yes)?;
     if views.iter().any(|view| view.still_renews == Some(true)) {
-        screen::say(
-            "Its holder is at work and notices the loss within 10 seconds: start nothing else on this Redis before.",
-        );
+        screen::say("Its holder is at work: it ends in the middle, and the next run completes what it leaves.");
     }
     if !prompt::confirm("Take the lock away?", args.yes, &desk.stop).await? {
         return Err(Failure::new(ExitCode::NotDone, "declined; the lock stays"));
     }
-    let mut removed = 0;
+    let mut gone = Vec::new();
     for holder in &holders {
-        removed += usize::from(lock::break_lock(&keyspace, holder).await?);
+        if lock::break_lock(&keyspace, holder).await? {
+            gone.push(holder);
+        }
     }
+    if !lock::close_out(&keyspace, &gone).await? {
+        screen::say(
+            "Its connections stay, since the Redis user may not close them (CLIENT LIST, CLIENT KILL): it notices the \
+             loss within 10 seconds, or when its machine wakes. Start nothing else on this Redis before it has ended.",
+        );
+    }
+
+    let removed = gone.len();
     let text = if removed == holders.len() {
         "The lock is free.".to_owned()
     } else {

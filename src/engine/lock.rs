@@ -3,9 +3,10 @@
 //! Owns the lock's value, taking all of its keys in order, renewal, release, and closing the
 //! connections of earlier holders. Whoever holds a [`Lease`] may make a [`Writer`]; nobody else can.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::stop::Stop;
-use crate::keyspace::lease::{HeldKey, LeaseClock};
+use crate::keyspace::lease::{HeldKey, HeldLock, LeaseClock, Moment};
 use crate::keyspace::{Fault, FaultClass, Keyspace, RedisEndpoint, Writer};
 use crate::model::key::{RedisKey, escape};
 use crate::model::time::UnixMillis;
@@ -69,6 +70,8 @@ pub struct Holder {
     pub remaining_millis: Option<u64>,
     /// For how long the lock stands unrenewed, if the value tells.
     pub lease: Option<Duration>,
+    /// The random token that its connections carry in their names, if the value tells.
+    token: Option<String>,
     value: Vec<u8>,
 }
 
@@ -103,6 +106,7 @@ impl Holder {
                 resource_uid: value.resource_uid,
                 remaining_millis,
                 lease: Some(Duration::from_secs(value.lease_seconds)),
+                token: Some(value.token),
                 value: held.value.clone(),
             },
             None => Self {
@@ -117,6 +121,7 @@ impl Holder {
                 resource_uid: None,
                 remaining_millis,
                 lease: None,
+                token: None,
                 value: held.value.clone(),
             },
         }
@@ -147,12 +152,9 @@ pub enum Taken {
 
 /// The lock, held and renewed until released or dropped.
 pub struct Lease {
-    request: LockRequest,
+    held: Arc<HeldLock>,
     token: String,
-    value: Vec<u8>,
-    clock: LeaseClock,
     lost: CancellationToken,
-    control: Arc<Keyspace>,
     renewal: JoinHandle<()>,
     kept: Kept,
     could_close_stale_connections: bool,
@@ -164,35 +166,30 @@ impl Lease {
     /// # Errors
     /// Whatever kept Redis from answering.
     pub async fn take(endpoint: &RedisEndpoint, request: LockRequest) -> Result<Taken, Stop> {
-        let control = Arc::new(Keyspace::connect(endpoint.clone(), "outpost-migrate:lock").await?);
+        let control = Keyspace::connect(endpoint.clone(), "outpost-migrate:lock").await?;
         let token = format!("{:032x}", rand::rng().random::<u128>());
         let value = request.value(&token)?;
-        let clock = LeaseClock::new();
-        let sent = Instant::now();
-        for (index, key) in request.keys.iter().enumerate() {
-            let answer = control.take_lock_key(key, &value, request.life).await;
+        let LockRequest { keys, life, .. } = request;
+        let held = HeldLock { control, keys, value, life, clock: LeaseClock::new() };
+        let sent = Moment::now();
+        for (index, key) in held.keys.iter().enumerate() {
+            let answer = held.control.take_lock_key(key, &held.value, life).await;
             if !matches!(answer, Ok(None)) {
                 // A key whose answer got lost may be ours: give back this one too.
-                give_back(&control, &request.keys[..=index], &value).await;
+                give_back(&held.control, &held.keys[..=index], &held.value).await;
             }
-            if let Some(held) = answer? {
-                return Ok(Taken::Held(Holder::read(key, &held)));
+            if let Some(holder) = answer? {
+                return Ok(Taken::Held(Holder::read(key, &holder)));
             }
         }
-        clock.extend(sent, request.life);
+        held.clock.extend(sent, life);
+
+        let held = Arc::new(held);
         let lost = CancellationToken::new();
         let kept = Kept::default();
-        let renewal = Renewal {
-            control: Arc::clone(&control),
-            request: request.clone(),
-            value: value.clone(),
-            clock: clock.clone(),
-            lost: lost.clone(),
-            kept: kept.clone(),
-        };
+        let renewal = Renewal { held: Arc::clone(&held), lost: lost.clone(), kept: kept.clone() };
         let renewal = tokio::spawn(renewal.run());
-        let mut lease =
-            Self { request, token, value, clock, lost, control, renewal, kept, could_close_stale_connections: true };
+        let mut lease = Self { held, token, lost, renewal, kept, could_close_stale_connections: true };
         match lease.close_stale_connections().await {
             Ok(could) => lease.could_close_stale_connections = could,
             Err(fault) => {
@@ -203,17 +200,12 @@ impl Lease {
         Ok(Taken::Ours(lease))
     }
 
-    /// Closes what earlier holders may still have in flight. Gives whether the user may do that; a primary
+    /// Closes what earlier holders may still have in flight. Returns whether the user may do that; a primary
     /// that can't be asked is a fault, since something may still land there.
     async fn close_stale_connections(&self) -> Result<bool, Fault> {
-        if !self.control.topology().await.unowned().is_empty() {
-            return Err(Fault::new(FaultClass::ClusterDown));
-        }
-        match self.control.close_connections(&self.scope(), &self.connection_name()).await {
-            Ok(_) => Ok(true),
-            Err(fault) if matches!(fault.class, FaultClass::NotPermitted | FaultClass::UnknownCommand) => Ok(false),
-            Err(fault) => Err(fault),
-        }
+        let control = &self.held.control;
+        let (scope, own) = (scope(control.endpoint()), self.connection_name());
+        close_connections(control, |name| name.starts_with(&scope) && name != own).await
     }
 
     /// Keeps a key of this hold alive: its life is extended at each renewal of the lock.
@@ -230,13 +222,13 @@ impl Lease {
     /// Whether the lock is surely still ours.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.clock.holds()
+        self.held.clock.holds()
     }
 
     /// The clock by which the holder stops.
     #[must_use]
     pub fn clock(&self) -> LeaseClock {
-        self.clock.clone()
+        self.held.clock.clone()
     }
 
     /// Ends when the lock is lost.
@@ -256,32 +248,49 @@ impl Lease {
     /// # Errors
     /// Whatever kept Redis from answering.
     pub async fn writer(&self) -> Result<Writer, Stop> {
-        let endpoint = self.control.endpoint().clone();
-        Ok(Writer::connect(endpoint, self.connection_name(), self.clock.clone()).await?)
+        let endpoint = self.held.control.endpoint().clone();
+        Ok(Writer::connect(endpoint, self.connection_name(), Arc::clone(&self.held)).await?)
     }
 
     /// Gives the lock back.
     pub async fn release(self) {
         self.renewal.abort();
-        self.clock.end();
+        self.held.clock.end();
         let patience = Duration::from_secs(3);
-        let _ = tokio::time::timeout(patience, give_back(&self.control, &self.request.keys, &self.value)).await;
-    }
-
-    /// Connections of all holders of locks in this database share this start of their name.
-    fn scope(&self) -> String {
-        format!("outpost-migrate:db{}:", self.control.endpoint().database)
+        let HeldLock { control, keys, value, .. } = self.held.as_ref();
+        let _ = tokio::time::timeout(patience, give_back(control, keys, value)).await;
     }
 
     fn connection_name(&self) -> String {
-        format!("{}{}", self.scope(), self.token)
+        connection_name(self.held.control.endpoint(), &self.token)
+    }
+}
+
+/// Connections of all holders of locks in this database share this start of their name.
+fn scope(endpoint: &RedisEndpoint) -> String {
+    format!("outpost-migrate:db{}:", endpoint.database)
+}
+
+fn connection_name(endpoint: &RedisEndpoint, token: &str) -> String {
+    format!("{}{token}", scope(endpoint))
+}
+
+/// Closes connections by their name. Returns whether the user may do that.
+async fn close_connections(keyspace: &Keyspace, is_meant: impl Fn(&str) -> bool) -> Result<bool, Fault> {
+    if !keyspace.topology().await.unowned().is_empty() {
+        return Err(Fault::new(FaultClass::ClusterDown));
+    }
+    match keyspace.close_connections(is_meant).await {
+        Ok(_) => Ok(true),
+        Err(fault) if matches!(fault.class, FaultClass::NotPermitted | FaultClass::UnknownCommand) => Ok(false),
+        Err(fault) => Err(fault),
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.renewal.abort();
-        self.clock.end();
+        self.held.clock.end();
     }
 }
 
@@ -320,10 +329,7 @@ fn renewal_pause(life: Duration) -> Duration {
 
 /// The task that renews a lock.
 struct Renewal {
-    control: Arc<Keyspace>,
-    request: LockRequest,
-    value: Vec<u8>,
-    clock: LeaseClock,
+    held: Arc<HeldLock>,
     lost: CancellationToken,
     kept: Kept,
 }
@@ -331,36 +337,29 @@ struct Renewal {
 impl Renewal {
     /// Renews every third of the lock's life, ten seconds at most; ends when any key is lost or the lease ran out.
     async fn run(self) {
-        let life = self.request.life;
+        let life = self.held.life;
         let regular = renewal_pause(life);
         let mut pause = regular;
-        loop {
+        while self.held.clock.holds() {
             tokio::time::sleep(pause).await;
-            let sent = Instant::now();
-            match tokio::time::timeout(life / 3, self.renew_all()).await {
-                Ok(Ok(true)) if self.clock.holds() => {
-                    self.clock.extend(sent, life);
-                    pause = regular;
-                }
-                Ok(Err(_)) | Err(_) if self.clock.holds() => pause = (life / 10).min(LONGEST_PAUSE),
-                Ok(Ok(true | false) | Err(_)) | Err(_) => break,
-            }
+            pause = match tokio::time::timeout(life / 3, self.renew_all()).await {
+                Ok(Ok(())) => regular,
+                Ok(Err(_)) | Err(_) => (life / 10).min(LONGEST_PAUSE),
+            };
         }
-        self.clock.end();
+        self.held.clock.end();
         self.lost.cancel();
     }
 
-    async fn renew_all(&self) -> Result<bool, Fault> {
-        for key in &self.request.keys {
-            if !self.control.renew_lock_key(key, &self.value, self.request.life).await? {
-                return Ok(false);
-            }
+    async fn renew_all(&self) -> Result<(), Fault> {
+        if !self.held.renew().await? {
+            return Ok(());
         }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (key, life) in kept {
-            self.control.extend_life(&key, life).await?;
+            self.held.control.extend_life(&key, life).await?;
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -386,12 +385,26 @@ pub async fn holders(keyspace: &Keyspace, keys: &[RedisKey]) -> Result<Vec<Holde
     Ok(holders)
 }
 
-/// Takes a key of the lock away from its holder, if it still is the one that was seen. Gives whether it was.
+/// Takes a key of the lock away from its holder, if it still is the one that was seen. Returns whether it was.
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
 pub async fn break_lock(keyspace: &Keyspace, seen: &Holder) -> Result<bool, Stop> {
     Ok(keyspace.release_lock_key(&seen.key, &seen.value).await?)
+}
+
+/// Closes the connections of holders whose lock was taken away: one that sleeps would go on over them without asking
+/// for the lock. Returns whether the user may do that.
+///
+/// # Errors
+/// Whatever kept a primary from answering.
+pub async fn close_out(keyspace: &Keyspace, gone: &[&Holder]) -> Result<bool, Stop> {
+    let tokens = gone.iter().filter_map(|holder| holder.token.as_deref());
+    let names: BTreeSet<String> = tokens.map(|token| connection_name(keyspace.endpoint(), token)).collect();
+    if names.is_empty() {
+        return Ok(true);
+    }
+    Ok(close_connections(keyspace, |name| names.contains(name)).await?)
 }
 
 #[cfg(test)]

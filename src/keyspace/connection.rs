@@ -1,7 +1,8 @@
 //! One connection to one node.
 //!
 //! Owns how a connection is made: TLS, credentials, name, time limits. Refuses to reconnect by
-//! itself: a lost connection is a fault that the router answers.
+//! itself: a lost connection is a fault that the router answers. Logs in by commands of its own, since the client
+//! library takes whatever a server answers to `AUTH` for refused credentials.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,14 +58,27 @@ pub(super) async fn open(endpoint: &RedisEndpoint, node: &NodeAddress, name: &st
         .get_multiplexed_async_connection_with_config(&config(endpoint, node))
         .await
         .map_err(|error| unanswered(endpoint, &error, fault(&error)))?;
-    redis::cmd("CLIENT")
-        .arg("SETNAME")
-        .arg(name)
-        .query_async::<()>(&mut inner)
-        .await
-        .map_err(|error| unanswered(endpoint, &error, fault(&error)))?;
+    // One after another: a server that hangs up has answered the first at most.
+    let mut commands = login(endpoint);
+    commands.push(redis::cmd("CLIENT").arg("SETNAME").arg(name).take());
+    for command in commands {
+        command.query_async::<()>(&mut inner).await.map_err(|error| unanswered(endpoint, &error, fault(&error)))?;
+    }
     let info: String = redis::cmd("CLIENT").arg("INFO").query_async(&mut inner).await.map_err(|error| fault(&error))?;
     Ok(Connection { inner, identity: Identity::parse(&info) })
+}
+
+fn login(endpoint: &RedisEndpoint) -> Vec<redis::Cmd> {
+    let mut commands = Vec::new();
+    if let Some(password) = &endpoint.password {
+        let mut auth = redis::cmd("AUTH");
+        auth.arg(&endpoint.username).arg(password.expose_secret());
+        commands.push(auth);
+    }
+    if endpoint.database != 0 {
+        commands.push(redis::cmd("SELECT").arg(endpoint.database).take());
+    }
+    commands
 }
 
 /// A server that speaks TLS where we do not, or the reverse, says so by silence only.
@@ -90,13 +104,7 @@ fn config(endpoint: &RedisEndpoint, node: &NodeAddress) -> AsyncConnectionConfig
 }
 
 fn client(endpoint: &RedisEndpoint, node: &NodeAddress) -> Result<Client, redis::RedisError> {
-    let mut login = RedisConnectionInfo::default().set_db(i64::from(endpoint.database)).set_skip_set_lib_name();
-    if let Some(username) = &endpoint.username {
-        login = login.set_username(username);
-    }
-    if let Some(password) = &endpoint.password {
-        login = login.set_password(password.expose_secret());
-    }
+    let login = RedisConnectionInfo::default().set_skip_set_lib_name();
     let dialled = ConnectionAddr::Tcp(node.host.clone(), node.port);
     let info: ConnectionInfo = match &endpoint.tls {
         None => dialled.into_connection_info()?,

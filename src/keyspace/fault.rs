@@ -38,6 +38,10 @@ pub enum FaultClass {
     UnknownHost,
     /// A connection was closed before the server answered anything on it.
     ClosedAtOnce,
+    /// The server takes no more clients (`max number of clients reached`).
+    TooManyClients,
+    /// The server takes clients of its own machine only (`DENIED`).
+    ProtectedMode,
     /// A connection with TLS was not answered.
     TlsUnanswered,
     /// The memory limit is reached (`OOM`).
@@ -110,6 +114,7 @@ impl FaultClass {
             | Self::Connection
             | Self::UnknownHost
             | Self::ClosedAtOnce
+            | Self::TooManyClients
             | Self::TlsUnanswered => Remedy::Relearn,
             Self::Ask => Remedy::AskOther,
             Self::NoScript => Remedy::LoadScripts,
@@ -118,6 +123,7 @@ impl FaultClass {
             | Self::TooFewReplicas
             | Self::NotPermitted
             | Self::AuthenticationFailed
+            | Self::ProtectedMode
             | Self::CertificateExpired
             | Self::CertificateUntrusted
             | Self::CertificateName
@@ -149,7 +155,15 @@ impl FaultClass {
     /// Whether there is no connection any more.
     #[must_use]
     pub fn is_connection_lost(self) -> bool {
-        matches!(self, Self::Timeout | Self::Connection | Self::UnknownHost | Self::ClosedAtOnce | Self::TlsUnanswered)
+        matches!(
+            self,
+            Self::Timeout
+                | Self::Connection
+                | Self::UnknownHost
+                | Self::ClosedAtOnce
+                | Self::TooManyClients
+                | Self::TlsUnanswered
+        )
     }
 
     /// What was wrong and what to do, in one line.
@@ -173,7 +187,11 @@ impl FaultClass {
             Self::NotPermitted => "the Redis user lacks a permission; compare it with the ACL in the README",
             Self::AuthenticationFailed => "Redis refused the credentials; check username and password",
             Self::UnknownHost => "the host name can't be resolved; check it, and the name server",
-            Self::ClosedAtOnce => "the server closed the connection at once; it may want TLS, or a client certificate",
+            Self::ClosedAtOnce => {
+                "the server closed the connection at once; it may want TLS or a client certificate, or have too many clients"
+            }
+            Self::ProtectedMode => "Redis runs in protected mode; give its user a password, or set protected-mode no",
+            Self::TooManyClients => "Redis takes no more clients; raise maxclients, or find who keeps so many open",
             Self::TlsUnanswered => "the server did not answer in TLS; check that it speaks TLS at this port",
             Self::CertificateExpired => "the server's certificate has expired, or is not valid yet; renew it",
             Self::CertificateUntrusted => "the server's certificate comes from no trusted authority; check the CA",
@@ -264,6 +282,16 @@ fn class_of(error: &RedisError) -> FaultClass {
 
 fn class_of_code(code: &str, detail: &str) -> FaultClass {
     match code {
+        "ERR" if detail.starts_with("unknown command") || detail.starts_with("Unknown subcommand") => {
+            FaultClass::UnknownCommand
+        }
+        _ => class_named(code).unwrap_or_else(|| class_within(detail)),
+    }
+}
+
+/// The class of an error that begins with its own code.
+fn class_named(code: &str) -> Option<FaultClass> {
+    Some(match code {
         "MOVED" => FaultClass::Moved,
         "ASK" => FaultClass::Ask,
         "TRYAGAIN" => FaultClass::TryAgain,
@@ -277,30 +305,29 @@ fn class_of_code(code: &str, detail: &str) -> FaultClass {
         "NOREPLICAS" => FaultClass::TooFewReplicas,
         "NOPERM" => FaultClass::NotPermitted,
         "NOAUTH" | "WRONGPASS" => FaultClass::AuthenticationFailed,
+        "DENIED" => FaultClass::ProtectedMode,
         "CROSSSLOT" => FaultClass::CrossSlot,
         "BUSYKEY" => FaultClass::TargetExists,
         "WRONGTYPE" => FaultClass::WrongType,
-        "ERR" if detail.starts_with("DUMP payload") || detail.starts_with("Bad data format") => {
-            FaultClass::PayloadVersion
-        }
-        "ERR" if detail.starts_with("unknown command") || detail.starts_with("Unknown subcommand") => {
-            FaultClass::UnknownCommand
-        }
-        // A script's error carries the code of the command inside only in its text.
-        "ERR" | "EXECABORT" => class_within(detail),
-        _ => FaultClass::Refused,
-    }
+        _ => return None,
+    })
 }
 
+/// The class of an error whose code says little. Redis 6.2 wraps what is refused inside of a script
+/// (`ERR Error running script (call to f_…): @user_script:1: @user_script: 1: -OOM command not allowed …`), and
+/// every version what keeps a transaction from being run (`EXECABORT Transaction discarded because of: OOM …`).
 fn class_within(detail: &str) -> FaultClass {
-    if detail.contains("OOM command not allowed") || detail.contains("-OOM ") {
+    let first_words = detail.split(": ").filter_map(|part| part.split(' ').next());
+    if let Some(wrapped) = first_words.map(|word| word.trim_start_matches('-')).find_map(class_named) {
+        wrapped
+    } else if detail.contains("max number of clients") {
+        FaultClass::TooManyClients
+    } else if detail.contains("OOM command not allowed") {
         FaultClass::OutOfMemory
     } else if detail.contains("can't run this command or subcommand") || detail.contains("NOPERM") {
         FaultClass::NotPermitted
     } else if detail.contains("DUMP payload") || detail.contains("Bad data format") {
         FaultClass::PayloadVersion
-    } else if detail.contains("-READONLY") {
-        FaultClass::ReadOnly
     } else if detail.contains("Unknown Redis command") {
         FaultClass::UnknownCommand
     } else if detail.contains("invalid password") || detail.contains("AUTH") {
@@ -347,8 +374,32 @@ mod tests {
             ("WRONGPASS", "", FaultClass::AuthenticationFailed),
             ("NOREPLICAS", "", FaultClass::TooFewReplicas),
             ("SOMETHING", "", FaultClass::Refused),
+            ("ERR", "max number of clients reached", FaultClass::TooManyClients),
+            ("ERR", "max number of clients + cluster connections reached", FaultClass::TooManyClients),
+            ("ERR", "AUTH <password> called without any password configured", FaultClass::AuthenticationFailed),
+            ("DENIED", "Redis is running in protected mode because", FaultClass::ProtectedMode),
         ] {
             assert_eq!(class_of_code(code, detail), class, "{code} {detail}");
+        }
+    }
+
+    /// As Redis 6.2.14 and 7.0.15 say it.
+    #[test]
+    fn what_is_wrapped_has_the_class_of_its_own_code() {
+        let call = "Error running script (call to f_82cdd3d7ab6b96f9a5947917c9f163ca06cc907a): @user_script:1:";
+        for (code, detail, class) in [
+            ("ERR", format!("{call} @user_script: 1: -NOREPLICAS Not enough good"), FaultClass::TooFewReplicas),
+            ("ERR", format!("{call} @user_script: 1: -MISCONF Redis is configured"), FaultClass::PersistenceFailing),
+            ("ERR", format!("{call} @user_script: 1: -OOM command not allowed"), FaultClass::OutOfMemory),
+            ("ERR", format!("{call} @user_script: 1: -READONLY You can't write"), FaultClass::ReadOnly),
+            ("ERR", format!("{call} WRONGTYPE Operation against a key"), FaultClass::WrongType),
+            ("ERR", format!("{call} @user_script: 1: Unknown Redis command called"), FaultClass::UnknownCommand),
+            ("ERR", format!("{call} Script attempted to access a non local key"), FaultClass::Refused),
+            ("@user_script:", "1: -NOREPLICAS Not enough good".to_owned(), FaultClass::TooFewReplicas),
+            ("EXECABORT", "Transaction discarded because of: OOM command".to_owned(), FaultClass::OutOfMemory),
+            ("EXECABORT", "Transaction discarded because of previous errors.".to_owned(), FaultClass::Refused),
+        ] {
+            assert_eq!(class_of_code(code, &detail), class, "{code} {detail}");
         }
     }
 

@@ -1,56 +1,90 @@
 //! The keys of the lock, and the clock of a lease.
 //!
-//! Owns taking, renewing and releasing one lock key by compare-and-set, and the local clock by which
-//! a holder stops before its lease can have ended. Which keys make up the lock is the caller's to say.
+//! Owns taking, renewing and releasing lock keys by compare-and-set, the local clock by which a holder stops before
+//! its lease can have ended, and closing the connections of whoever lost the lock. Which keys make up the lock is the
+//! caller's to say.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all, try_join_all};
 use redis::Value;
 
 use crate::keyspace::command::Command;
+use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::script;
+use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::model::key::RedisKey;
 
-/// Until when the holder may send, by its own monotonic clock.
-#[derive(Debug, Clone)]
-pub struct LeaseClock {
-    origin: Instant,
-    until_millis: Arc<AtomicU64>,
+/// How long a replica may take to close connections before it is passed over.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A moment of the clock that goes on while the machine sleeps, where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// Now.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
+        Self(Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default()))
+    }
+
+    /// Now.
+    #[cfg(not(target_os = "linux"))]
+    #[must_use]
+    pub fn now() -> Self {
+        static ORIGIN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        Self(ORIGIN.elapsed())
+    }
+
+    fn plus(self, more: Duration) -> u64 {
+        u64::try_from((self.0 + more).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Until when the holder may send, by its own clock.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseClock(Arc<Until>);
+
+#[derive(Debug, Default)]
+struct Until {
+    millis: AtomicU64,
+    has_ended: AtomicBool,
 }
 
 impl LeaseClock {
     /// A clock that does not hold yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now(), until_millis: Arc::new(AtomicU64::new(0)) }
+        Self::default()
     }
 
     /// Holds for `life` less a tenth (a margin for what is on its way), counted from before the renewal was sent.
-    pub fn extend(&self, sent: Instant, life: Duration) {
-        let until = sent.duration_since(self.origin) + life.mul_f32(0.9);
-        self.until_millis.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    /// A clock that was ended stays so.
+    pub fn extend(&self, sent: Moment, life: Duration) {
+        self.0.millis.fetch_max(sent.plus(life.mul_f32(0.9)), Ordering::SeqCst);
     }
 
-    /// Holds no longer, whatever the clock says.
+    /// Holds no longer, whatever is renewed later.
     pub fn end(&self) {
-        self.until_millis.store(0, Ordering::SeqCst);
+        self.0.has_ended.store(true, Ordering::SeqCst);
     }
 
     /// Whether the holder may still send.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.origin.elapsed().as_millis() < u128::from(self.until_millis.load(Ordering::SeqCst))
-    }
-}
-
-impl Default for LeaseClock {
-    fn default() -> Self {
-        Self::new()
+        let until = self.0.millis.load(Ordering::SeqCst);
+        !self.0.has_ended.load(Ordering::SeqCst) && Moment::now().plus(Duration::ZERO) < until
     }
 }
 
@@ -61,6 +95,40 @@ pub struct HeldKey {
     pub value: Vec<u8>,
     /// Its remaining life in milliseconds; absent if it never ends.
     pub remaining_millis: Option<u64>,
+}
+
+/// A lock that is held: what stands in its keys, and until when that is sure.
+pub struct HeldLock {
+    /// Connections that write nothing but the lock.
+    pub control: Keyspace,
+    /// Its keys.
+    pub keys: Vec<RedisKey>,
+    /// What stands in each of them.
+    pub value: Vec<u8>,
+    /// How long it stands unless renewed.
+    pub life: Duration,
+    /// Until when it is surely held.
+    pub clock: LeaseClock,
+}
+
+impl HeldLock {
+    /// Renews every key. Returns whether they all still held our value; if one did not, the lock is lost for good.
+    ///
+    /// # Errors
+    /// Whatever kept Redis from answering; the lock may be held all the same.
+    pub fn renew(&self) -> BoxFuture<'_, Result<bool, Fault>> {
+        async {
+            let sent = Moment::now();
+            let held = self.control.renew_lock_keys(&self.keys, &self.value, self.life).await?;
+            if held && self.clock.holds() {
+                self.clock.extend(sent, self.life);
+            } else {
+                self.clock.end();
+            }
+            Ok(self.clock.holds())
+        }
+        .boxed()
+    }
 }
 
 impl Keyspace {
@@ -82,13 +150,17 @@ impl Keyspace {
         }
     }
 
-    /// Extends the life of a lock key if it still holds `value`.
+    /// Extends the life of each lock key that still holds `value`. Returns whether all did.
     ///
     /// # Errors
     /// Whatever kept Redis from answering.
-    pub async fn renew_lock_key(&self, key: &RedisKey, value: &[u8], life: Duration) -> Result<bool, Fault> {
-        let command = Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
-        Ok(value::int(self.run_one(command).await?)? == 1)
+    async fn renew_lock_keys(&self, keys: &[RedisKey], value: &[u8], life: Duration) -> Result<bool, Fault> {
+        let renew = |key| Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
+        let mut held = true;
+        for answer in self.run(keys.iter().map(renew).collect()).await {
+            held &= value::int(answer?)? == 1;
+        }
+        Ok(held)
     }
 
     /// Deletes a lock key if it still holds `value`.
@@ -108,36 +180,47 @@ impl Keyspace {
         self.run_one(Command::on("PEXPIRE", key).arg(millis(life))).await.map(|_| ())
     }
 
-    /// Closes every connection whose name starts with `scope` and is not `own`, on every primary.
-    /// Gives how many were closed.
+    /// Closes every connection whose name `is_meant`, on every node. Returns how many were closed.
+    ///
+    /// A replica is asked too, since a connection outlives that its server is promoted; one that does not answer is
+    /// passed over.
     ///
     /// # Errors
-    /// [`FaultClass::NotPermitted`] where the user may not; whatever kept Redis from answering.
-    pub async fn close_connections(&self, scope: &str, own: &str) -> Result<u64, Fault> {
+    /// [`FaultClass::NotPermitted`] where the user may not; whatever kept a primary from answering.
+    pub async fn close_connections(&self, is_meant: impl Fn(&str) -> bool) -> Result<u64, Fault> {
+        let topology = self.topology().await;
+        let primaries: Vec<&NodeAddress> = topology.primaries.iter().map(|primary| &primary.address).collect();
+        let closing = primaries.iter().map(|node| self.close_connections_on(node, &is_meant));
+        let mut closed: u64 = try_join_all(closing).await?.into_iter().sum();
+
+        // Asked for after the lock was taken: a node that joins later has no connection of an earlier holder.
+        let told = primaries.iter().map(|node| server::living_nodes(self, node));
+        let mut others: BTreeSet<NodeAddress> = try_join_all(told).await?.into_iter().flatten().collect();
+        others.retain(|node| !primaries.contains(&node));
+        let closing = others
+            .iter()
+            .map(|node| tokio::time::timeout(REPLICA_PATIENCE, self.close_connections_on(node, &is_meant)));
+        closed += join_all(closing).await.into_iter().flatten().filter_map(Result::ok).sum::<u64>();
+        Ok(closed)
+    }
+
+    async fn close_connections_on(&self, node: &NodeAddress, is_meant: &impl Fn(&str) -> bool) -> Result<u64, Fault> {
+        let listed = self.ask_node(node, redis::cmd("CLIENT").arg("LIST").take()).await?;
         let mut closed = 0;
-        for primary in &self.topology().await.primaries {
-            let listed = self.ask_node(&primary.address, redis::cmd("CLIENT").arg("LIST").take()).await?;
-            for id in ids_of_others(&value::text(listed)?, scope, own) {
-                let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).take();
-                closed += u64::try_from(value::int(self.ask_node(&primary.address, kill).await?)?).unwrap_or(0);
-            }
+        for id in ids_of(&value::text(listed)?, is_meant) {
+            let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).take();
+            closed += u64::try_from(value::int(self.ask_node(node, kill).await?)?).unwrap_or(0);
         }
         Ok(closed)
     }
 }
 
-/// Ids in a `CLIENT LIST` whose name starts with `scope` but is not `own`.
-fn ids_of_others(list: &str, scope: &str, own: &str) -> Vec<String> {
+/// Ids in a `CLIENT LIST` whose name is meant.
+fn ids_of(list: &str, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
     let field = |line: &str, name: &str| {
         line.split(' ').find_map(|word| word.strip_prefix(name).map(str::to_owned)).unwrap_or_default()
     };
-    list.lines()
-        .filter(|line| {
-            let name = field(line, "name=");
-            name.starts_with(scope) && name != own
-        })
-        .map(|line| field(line, "id="))
-        .collect()
+    list.lines().filter(|line| is_meant(&field(line, "name="))).map(|line| field(line, "id=")).collect()
 }
 
 fn millis(life: Duration) -> u64 {
@@ -152,17 +235,22 @@ mod tests {
     fn a_lease_ends_by_its_own_clock() {
         let clock = LeaseClock::new();
         assert!(!clock.holds());
-        clock.extend(Instant::now(), Duration::from_secs(60));
+        clock.extend(Moment::now(), Duration::ZERO);
+        assert!(!clock.holds());
+        clock.extend(Moment::now(), Duration::from_secs(60));
         assert!(clock.holds());
+        clock.extend(Moment::now(), Duration::ZERO);
+        assert!(clock.holds(), "an answer that comes late shortens nothing");
         clock.end();
         assert!(!clock.holds());
-        clock.extend(Instant::now(), Duration::ZERO);
-        assert!(!clock.holds());
+        clock.extend(Moment::now(), Duration::from_secs(60));
+        assert!(!clock.holds(), "a renewal that comes late brings nothing back");
     }
 
     #[test]
-    fn only_other_tokens_of_the_scope_are_closed() {
+    fn connections_are_found_by_their_name() {
         let list = "id=3 addr=a name=omr:db0:one fd=8\nid=4 addr=b name=omr:db0:two fd=9\nid=5 addr=c name= fd=1\nid=6 name=omr:db1:x";
-        assert_eq!(ids_of_others(list, "omr:db0:", "omr:db0:two"), ["3"]);
+        assert_eq!(ids_of(list, |name| name.starts_with("omr:db0:") && name != "omr:db0:two"), ["3"]);
+        assert_eq!(ids_of(list, |name| name == "omr:db1:x"), ["6"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Sends batches of commands to the primaries that own their slots, and answers redirections.
 //!
 //! Owns the connections, the present topology and the retries. Refuses to send anything once the
-//! lease it was given has ended, and never sends on behalf of an ended lease again.
+//! lock it was given is lost, and to use a connection that whoever takes the lock would not have closed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::keyspace::command::Command;
 use crate::keyspace::connection::{self, Connection, Identity};
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
 use crate::keyspace::fault::{Fault, FaultClass, Remedy};
-use crate::keyspace::lease::LeaseClock;
+use crate::keyspace::lease::HeldLock;
 use crate::keyspace::script;
 use crate::keyspace::server;
 use crate::keyspace::topology::Topology;
@@ -25,11 +25,14 @@ use crate::keyspace::topology::Topology;
 /// How long a batch is retried before its fault is handed up; long enough for a failover.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the lock may take to be renewed before a connection is used: as long as any answer may.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A Redis keyspace: one server, or all primaries of a cluster.
 pub struct Keyspace {
     endpoint: RedisEndpoint,
     name: String,
-    lease: Option<LeaseClock>,
+    lock: Option<Arc<HeldLock>>,
     topology: RwLock<Arc<Topology>>,
     /// How often learning the topology was begun.
     learnings: AtomicU64,
@@ -82,12 +85,12 @@ impl Keyspace {
     pub(super) async fn connect_as(
         endpoint: RedisEndpoint,
         name: String,
-        lease: Option<LeaseClock>,
+        lock: Option<Arc<HeldLock>>,
     ) -> Result<Self, Fault> {
         let keyspace = Self {
             endpoint,
             name,
-            lease,
+            lock,
             topology: RwLock::new(Arc::new(Topology::new(Vec::new()))),
             learnings: AtomicU64::new(0),
             learned: Mutex::default(),
@@ -136,6 +139,10 @@ impl Keyspace {
         last.number = self.learnings.fetch_add(1, Ordering::SeqCst) + 1;
         last.outcome = None;
         let outcome = server::learn(self, &last.known).await.map(Arc::new);
+        // Without the lock no primary can be asked, which says nothing about them.
+        if self.lock.as_ref().is_some_and(|lock| !lock.clock.holds()) {
+            return Err(Fault::new(FaultClass::LeaseEnded));
+        }
         if let Ok(learned) = &outcome {
             last.known.extend(learned.all().map(|primary| (primary.node_id.clone(), primary.address.clone())));
             let mut held = self.topology.write().await;
@@ -292,15 +299,36 @@ impl Keyspace {
 
     /// Opens a further connection to a node, for commands that occupy one (`WATCH`, `WAIT`).
     pub(super) async fn own_connection(&self, node: &NodeAddress) -> Result<Connection, Fault> {
-        self.check_lease(node)?;
-        let mut opened = connection::open(&self.endpoint, node, &self.name).await?;
+        let mut opened = self.open(node, None).await?;
         load_scripts(&mut opened, node).await?;
         Ok(opened)
     }
 
+    /// Opens a connection that may be used for writing, if this keyspace may write.
+    ///
+    /// Who takes the lock closes the connections of earlier holders by their names. So the lock is renewed after this
+    /// one has its name: either the taker sees and closes it, or the renewal tells that the lock is lost. That holds
+    /// without any clock, which may have stood still with its machine.
+    async fn open(&self, node: &NodeAddress, dropped: Option<&Identity>) -> Result<Connection, Fault> {
+        self.check_lease(node)?;
+        let mut opened = connection::open(&self.endpoint, node, &self.name).await?;
+        if let Some(dropped) = dropped {
+            // What the lost connection still had in flight must not land after what follows. Where the
+            // user may not do this, the compare-and-set of every write is what is left.
+            let _ = dropped.kill_command().query_async::<i64>(&mut opened.inner).await;
+        }
+        if let Some(lock) = &self.lock {
+            let renewed = tokio::time::timeout(RENEWAL_PATIENCE, lock.renew()).await;
+            if !renewed.unwrap_or(Err(Fault::of(FaultClass::Timeout, node)))? {
+                return Err(Fault::of(FaultClass::LeaseEnded, node));
+            }
+        }
+        Ok(opened)
+    }
+
     pub(super) fn check_lease(&self, node: &NodeAddress) -> Result<(), Fault> {
-        match &self.lease {
-            Some(clock) if !clock.holds() => Err(Fault::of(FaultClass::LeaseEnded, node)),
+        match &self.lock {
+            Some(lock) if !lock.clock.holds() => Err(Fault::of(FaultClass::LeaseEnded, node)),
             Some(_) | None => Ok(()),
         }
     }
@@ -316,13 +344,8 @@ impl Keyspace {
         if let Some(live) = &slot.live {
             return Ok(live.clone());
         }
-        self.check_lease(node)?;
-        let mut opened = connection::open(&self.endpoint, node, &self.name).await?;
-        if let Some(dropped) = slot.dropped.take() {
-            // What the lost connection still had in flight must not land after what follows. Where the
-            // user may not do this, the compare-and-set of every write is what is left.
-            let _ = dropped.kill_command().query_async::<i64>(&mut opened.inner).await;
-        }
+        let mut opened = self.open(node, slot.dropped.as_ref()).await?;
+        slot.dropped = None;
         load_scripts(&mut opened, node).await?;
         slot.live = Some(opened.clone());
         Ok(opened)

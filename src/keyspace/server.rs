@@ -144,8 +144,7 @@ async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress, expected: Option<&S
         return Err(Fault::of(FaultClass::UnexpectedAnswer, seed));
     }
 
-    let checks_names = keyspace.endpoint().tls.as_ref().is_some_and(|tls| tls.server_name.is_none());
-    let mut census = Census::new(checks_names);
+    let mut census = Census::new(checks_names(keyspace));
     let mut next = census.to_ask(seed, &lines);
     while !next.is_empty() {
         let asked = next.iter().map(|(_, address)| ask_about_itself(keyspace, address));
@@ -232,6 +231,21 @@ async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Tol
 async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>, Fault> {
     let answer = keyspace.ask_node(node, cmd("CLUSTER").arg("NODES").take()).await?;
     Ok(topology::parse_nodes(&value::text(answer)?))
+}
+
+/// Every node that one node takes to be alive, itself among them.
+pub(super) async fn living_nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeAddress>, Fault> {
+    if !keyspace.endpoint().cluster {
+        return Ok(vec![node.clone()]);
+    }
+    let lines = nodes(keyspace, node).await?;
+    let living = lines.iter().filter(|line| !line.is_failed && !line.is_stranger);
+    Ok(living.filter_map(|line| line.address(node, checks_names(keyspace))).collect())
+}
+
+/// Whether nodes are reached by their host names, since certificates are checked against these.
+fn checks_names(keyspace: &Keyspace) -> bool {
+    keyspace.endpoint().tls.as_ref().is_some_and(|tls| tls.server_name.is_none())
 }
 
 type Info = HashMap<String, String>;

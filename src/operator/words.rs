@@ -435,6 +435,8 @@ fn reason_of_fault(class: FaultClass) -> Reason {
         | FaultClass::PersistenceFailing
         | FaultClass::UnknownHost
         | FaultClass::ClosedAtOnce
+        | FaultClass::TooManyClients
+        | FaultClass::ProtectedMode
         | FaultClass::TlsUnanswered
         | FaultClass::CertificateExpired
         | FaultClass::CertificateUntrusted
