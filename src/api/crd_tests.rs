@@ -20,7 +20,7 @@ const FIXED: [&str; 9] = [
 ];
 
 /// Fields of the spec that may change at any time.
-const MUTABLE: [&str; 20] = [
+const MUTABLE: [&str; 21] = [
     "redis.usernameSecretRef.name",
     "redis.usernameSecretRef.key",
     "redis.passwordSecretRef.name",
@@ -39,6 +39,7 @@ const MUTABLE: [&str; 20] = [
     "acceptFindings",
     "cleanup.after",
     "cleanup.diverged",
+    "cleanup.save",
     "samples",
     "suspend",
 ];

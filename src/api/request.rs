@@ -50,6 +50,8 @@ pub struct MigrationRequest {
     pub diverged_policy: DivergedPolicy,
     /// The findings that are accepted by name.
     pub accepted: AcceptedFindings,
+    /// Whether cleanup asks for a snapshot.
+    pub save: bool,
     /// How hard the work may press Redis.
     pub limits: Limits,
     /// How many replicas must acknowledge.
@@ -153,6 +155,7 @@ impl MigrationRequest {
             conflict_policy: spec.conflict_policy,
             diverged_policy: spec.cleanup.diverged,
             accepted: accepted_findings(spec)?,
+            save: spec.cleanup.save,
             limits: limits(spec)?,
             min_replicas: min_replicas(spec)?,
             cleanup_after: cleanup_after(spec)?,
@@ -173,6 +176,7 @@ impl MigrationRequest {
             conflict_policy: format!("{:?}", self.conflict_policy),
             diverged_policy: format!("{:?}", self.diverged_policy),
             accepted: self.accepted.clone(),
+            save: self.save,
         }
     }
 }

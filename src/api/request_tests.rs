@@ -87,7 +87,7 @@ fn every_field_is_read() {
                 "limits": { "keysPerSecond": 500, "maxLatency": "10ms" },
                 "minReplicas": 0,
                 "acceptFindings": ["BracedTenant"],
-                "cleanup": { "after": "1h30m", "diverged": "Delete" },
+                "cleanup": { "after": "1h30m", "diverged": "Delete", "save": true },
                 "parameters": { "keyLayout": "TenantTag" },
                 "samples": false,
                 "suspend": true,
@@ -127,6 +127,7 @@ fn every_field_is_read() {
             conflict_policy: "PreferSource".into(),
             diverged_policy: "Delete".into(),
             accepted: AcceptedFindings::parse(["BracedTenant"]).unwrap(),
+            save: true,
         }
     );
 }

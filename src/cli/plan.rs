@@ -128,7 +128,7 @@ pub(super) fn text(assignment: &Assignment, plan: &Plan, took: Duration) -> Stri
     ];
     parts.extend(examples(seen));
     parts.extend(unmigrated(&seen.unmigrated));
-    parts.extend(findings(seen));
+    parts.extend(findings(&seen.findings));
     parts.extend(warnings(assignment, seen));
     parts.push(format!("Hash: {}", plan.hash));
     parts.join("\n\n")
@@ -194,8 +194,9 @@ pub(super) fn unmigrated(unmigrated: &Unmigrated) -> Option<String> {
     ))
 }
 
-fn findings(seen: &Seen) -> Option<String> {
-    if seen.findings.is_empty() {
+/// Findings for people, if there are any.
+pub(super) fn findings(findings: &[Finding]) -> Option<String> {
+    if findings.is_empty() {
         return None;
     }
     let line = |finding: &Finding| {
@@ -207,7 +208,7 @@ fn findings(seen: &Seen) -> Option<String> {
         let accepted = if finding.accepted { "accepted: " } else { "" };
         format!("  {}  {accepted}{}", coloured(word, colour), finding.message)
     };
-    let lines: Vec<String> = seen.findings.iter().map(line).collect();
+    let lines: Vec<String> = findings.iter().map(line).collect();
     Some(format!("Findings:\n{}", lines.join("\n")))
 }
 

@@ -115,6 +115,7 @@ impl Desk {
                 conflict_policy: format!("{conflict_policy:?}"),
                 diverged_policy: format!("{diverged:?}"),
                 accepted: AcceptedFindings::default(),
+                save: false,
             },
             conflict_policy: *conflict_policy,
             diverged_policy: diverged,

@@ -99,6 +99,7 @@ mod tests {
                 conflict_policy: text(),
                 diverged_policy: text(),
                 accepted: AcceptedFindings::default(),
+                save: false,
             },
             conflict_policy: ConflictPolicy::Fail,
             diverged_policy: DivergedPolicy::Keep,

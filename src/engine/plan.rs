@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Classified;
 use crate::engine::control::{Advance, Control};
+use crate::engine::disk;
 use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal;
@@ -19,7 +20,7 @@ use crate::keyspace::pieces::HUGE_BYTES;
 use crate::keyspace::supposed::HEAVY_BYTES;
 use crate::keyspace::topology::Topology;
 use crate::migrations::{InPlace, Rename, Rule};
-use crate::model::acceptance::{AcceptedFindings, how_to_accept};
+use crate::model::acceptance::how_to_accept;
 use crate::model::change::FieldChange;
 use crate::model::count;
 use crate::model::estimate::Estimate;
@@ -50,7 +51,10 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
     seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
     seen.findings.extend(findings_of(&seen, tally.obstacle, tally.scattered));
-    mark_accepted(&mut seen.findings, &assignment.terms.accepted);
+    if seen.total_sources() > 0 {
+        seen.findings.extend(disk::foreseen(keyspace, assignment, &tally.needed).await?);
+    }
+    assignment.terms.accepted.mark(&mut seen.findings);
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
 }
@@ -254,13 +258,6 @@ async fn compare_existing(
         }
     }
     Ok(())
-}
-
-/// A finding that was accepted stays among the others, as one that blocks nothing.
-fn mark_accepted(findings: &mut [Finding], accepted: &AcceptedFindings) {
-    for finding in findings {
-        finding.accepted = accepted.contains(finding.code);
-    }
 }
 
 /// Findings that follow from what was seen.

@@ -199,9 +199,9 @@ fn address_of(line: &NodeLine, keyspace: &Keyspace, seed: &NodeAddress) -> NodeA
     NodeAddress { host: host.clone(), port: line.port }
 }
 
-type Info = HashMap<String, String>;
+pub(super) type Info = HashMap<String, String>;
 
-async fn info(keyspace: &Keyspace, node: &NodeAddress, section: &str) -> Result<Info, Fault> {
+pub(super) async fn info(keyspace: &Keyspace, node: &NodeAddress, section: &str) -> Result<Info, Fault> {
     let command: Cmd = cmd("INFO").arg(section).take();
     Ok(parse_info(&value::text(keyspace.ask_node(node, command).await?)?))
 }
@@ -229,6 +229,6 @@ fn facts_of(primary: &Primary, info: &Info) -> ServerFacts {
     }
 }
 
-fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
+pub(super) fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
     info.get(name).and_then(|content| content.parse().ok()).unwrap_or_default()
 }

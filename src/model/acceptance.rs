@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::finding::FindingCode;
+use crate::model::finding::{Finding, FindingCode};
 use crate::model::phase::Step;
 
 /// The findings that may be accepted, and the step that each of them blocks until then.
-const ACCEPTABLE: [(FindingCode, Step); 1] = [(FindingCode::BracedTenant, Step::Apply)];
+const ACCEPTABLE: [(FindingCode, Step); 2] =
+    [(FindingCode::BracedTenant, Step::Apply), (FindingCode::NotOnDisk, Step::Cleanup)];
 
 /// A name that no acceptable finding has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,13 @@ impl AcceptedFindings {
     #[must_use]
     pub fn contains(&self, code: FindingCode) -> bool {
         self.0.contains(&code)
+    }
+
+    /// Marks what was accepted among findings: it stays among them, as what blocks nothing.
+    pub fn mark(&self, findings: &mut [Finding]) {
+        for finding in findings {
+            finding.accepted = self.contains(finding.code);
+        }
     }
 
     /// Returns the names of those that block `step`, as its hash covers them; `None` without any.
@@ -91,6 +99,8 @@ mod tests {
         let accepted = AcceptedFindings::parse(["BracedTenant"]).expect("an acceptable name");
         assert_eq!(accepted.names_for(Step::Apply).as_deref(), Some("BracedTenant"));
         assert_eq!(accepted.names_for(Step::Cleanup), None);
+        let both = AcceptedFindings::parse(["NotOnDisk", "BracedTenant"]).expect("acceptable names");
+        assert_eq!(both.names_for(Step::Cleanup).as_deref(), Some("NotOnDisk"));
         assert_eq!(AcceptedFindings::default().names_for(Step::Apply), None);
     }
 }

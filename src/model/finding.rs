@@ -50,6 +50,8 @@ pub enum FindingCode {
     AmbiguousTarget,
     /// A TLS certificate ends soon.
     Certificate,
+    /// Targets that only a server's memory holds when their originals are removed.
+    NotOnDisk,
     /// Connections of an earlier holder could not be closed.
     StaleConnections,
 }

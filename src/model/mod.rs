@@ -8,6 +8,7 @@ pub mod admission;
 pub mod change;
 pub mod count;
 pub mod difference;
+pub mod durability;
 pub mod entry;
 pub mod estimate;
 pub mod finding;

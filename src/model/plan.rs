@@ -63,6 +63,8 @@ pub struct Terms {
     pub diverged_policy: String,
     /// The findings that a person accepted by name.
     pub accepted: AcceptedFindings,
+    /// Cleanup asks for a snapshot where it would else wait for the server's own.
+    pub save: bool,
 }
 
 impl Terms {
@@ -85,7 +87,10 @@ impl Terms {
             // Notes decide nothing, and these warnings come and go by themselves; as errors they block anyway.
             .filter(|finding| finding.severity > Severity::Note)
             .filter(|finding| {
-                !matches!(finding.code, FindingCode::Memory | FindingCode::OpenSlots | FindingCode::Certificate)
+                !matches!(
+                    finding.code,
+                    FindingCode::Memory | FindingCode::OpenSlots | FindingCode::Certificate | FindingCode::NotOnDisk
+                )
             })
             .map(|finding| finding.code.to_string())
             .collect();
@@ -109,6 +114,9 @@ impl Terms {
     pub fn cleanup_hash(&self) -> PlanHash {
         let mut decisions = self.common();
         decisions.push(("cleanup.diverged", self.diverged_policy.clone()));
+        if self.save {
+            decisions.push(("cleanup.save", true.to_string()));
+        }
         decisions.extend(self.accepted_for(Step::Cleanup));
         PlanHash::of(&decisions)
     }
@@ -204,6 +212,7 @@ mod tests {
             conflict_policy: "Fail".into(),
             diverged_policy: "Keep".into(),
             accepted: AcceptedFindings::default(),
+            save: false,
         }
     }
 
@@ -227,6 +236,11 @@ mod tests {
         let accepting = Terms { accepted, ..terms() };
         assert_ne!(accepting.plan_hash(&Seen::default()), terms().plan_hash(&Seen::default()));
         assert_eq!(accepting.cleanup_hash(), terms().cleanup_hash());
+
+        let accepted = AcceptedFindings::parse(["NotOnDisk"]).expect("an acceptable name");
+        let accepting = Terms { accepted, ..terms() };
+        assert_eq!(accepting.plan_hash(&Seen::default()), terms().plan_hash(&Seen::default()));
+        assert_ne!(accepting.cleanup_hash(), terms().cleanup_hash());
     }
 
     #[test]
@@ -265,5 +279,7 @@ mod tests {
         let delete = Terms { diverged_policy: "Delete".into(), ..base.clone() };
         assert_eq!(delete.plan_hash(&seen), base.plan_hash(&seen));
         assert_ne!(delete.cleanup_hash(), base.cleanup_hash());
+        let save = Terms { save: true, ..base.clone() };
+        assert_ne!(save.cleanup_hash(), base.cleanup_hash());
     }
 }

@@ -65,6 +65,7 @@ impl Bench {
                 conflict_policy: "Fail".to_owned(),
                 diverged_policy: "Keep".to_owned(),
                 accepted: AcceptedFindings::default(),
+                save: false,
             },
             conflict_policy: ConflictPolicy::Fail,
             diverged_policy: DivergedPolicy::Keep,
@@ -88,6 +89,12 @@ impl Bench {
     pub fn accepting(mut self, names: &[&str]) -> Self {
         let accepted = AcceptedFindings::parse(names.iter().copied()).expect("names of acceptable findings");
         self.assignment = self.assignment.accepting(&accepted);
+        self
+    }
+
+    /// The engine, told to ask for snapshots.
+    pub fn saving(mut self) -> Self {
+        self.assignment.terms.save = true;
         self
     }
 

@@ -305,11 +305,17 @@ pub struct CleanupSpec {
     /// on living. `Keep`, the default, leaves and counts them. `Delete` removes them too.
     #[serde(default)]
     pub diverged: DivergedPolicy,
+
+    /// Whether cleanup asks for a snapshot (BGSAVE) of each primary that no replica acknowledges and
+    /// that keeps no append-only file, instead of waiting for the server's own. The fork takes
+    /// memory, so the default is false.
+    #[serde(default)]
+    pub save: bool,
 }
 
 impl Default for CleanupSpec {
     fn default() -> Self {
-        Self { after: default_after(), diverged: DivergedPolicy::default() }
+        Self { after: default_after(), diverged: DivergedPolicy::default(), save: false }
     }
 }
 

@@ -236,7 +236,7 @@ pub struct CleanupStatus {
     /// Originals stay until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// Originals removed.
+    /// Originals removed, also by attempts that were interrupted.
     pub removed: i64,
     /// Originals kept, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -245,6 +245,9 @@ pub struct CleanupStatus {
     pub gone: i64,
     /// Keys that no rule maps; they are always kept.
     pub unmigrated: i64,
+    /// What was found about the servers and did not block.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<FindingStatus>,
     /// Examples of kept originals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sample: Vec<String>,
