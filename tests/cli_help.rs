@@ -153,7 +153,7 @@ async fn tables_of_locks() {
     }
 }
 
-/// The text without what is different each time: times, durations, hashes, sizes; and without the width that they
+/// The text without what is different each time: times, durations, hashes, sizes, ports; and without the width that they
 /// give to columns.
 fn settled(text: &str) -> String {
     let has_time = text.split_whitespace().any(|word| word.parse::<jiff::Timestamp>().is_ok());
@@ -184,6 +184,8 @@ fn settled_word(word: &str) -> String {
         format!("<duration>{end}")
     } else if bare.starts_with("sha256:") {
         format!("sha256:<hash>{end}")
+    } else if bare.strip_prefix("127.0.0.1:").is_some_and(|port| port.parse::<u16>().is_ok()) {
+        format!("127.0.0.1:<port>{end}")
     } else {
         word.to_owned()
     }

@@ -569,3 +569,47 @@ async fn a_server_that_comes_back_keeps_its_other_clients() {
         redis::cmd("PING").exec_async(other).await.expect("a client that has nothing to do with us");
     }
 }
+
+/// All that a full server holds.
+async fn fill(endpoint: &Endpoint) {
+    for mut primary in endpoint.primaries().await {
+        for (name, value) in [("maxmemory-policy", "noeviction"), ("maxmemory", "1mb")] {
+            let command = redis::cmd("CONFIG").arg("SET").arg(name).arg(value).take();
+            command.query_async::<()>(&mut primary.connection).await.expect("CONFIG SET");
+        }
+        let refused = redis::cmd("SET").arg("x").arg(1).query_async::<()>(&mut primary.connection).await;
+        let code = refused.expect_err("a refusal").code().map(str::to_owned);
+        assert!(matches!(code.as_deref(), Some("OOM" | "MOVED")), "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn cleanup_frees_memory_where_nothing_else_can_be_written() {
+    let redis = start().await;
+    let bench = Bench::new(&redis.endpoint());
+    let expected = Expected::load(&bench.redis, 20).await;
+    bench.migrate(&Control::unattended()).await.expect("migrated");
+    fill(&bench.redis).await;
+
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup at the memory limit");
+
+    assert_eq!(report.removed, expected.sources());
+    let (data, state) = bench.snapshot().await;
+    expected.cleaned_up().assert_same(&data, "cleaned up");
+    assert!(state[support::engine::MARK].value.field("cleaned_up_at").is_some(), "the mark tells of it");
+    assert_no_lock(&state);
+}
+
+#[tokio::test]
+async fn cleanup_frees_memory_where_replicas_have_to_acknowledge() {
+    let cluster = Cluster::start(3, 1, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 20).await;
+    bench.migrate(&Control::unattended()).await.expect("migrated");
+    fill(&bench.redis).await;
+
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup at the memory limit");
+
+    assert_eq!(report.removed, expected.sources());
+    expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
+}

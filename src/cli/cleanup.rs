@@ -5,15 +5,17 @@ use serde::Serialize;
 
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::list::{self, Row, State};
+use crate::cli::plan;
 use crate::cli::progress;
 use crate::cli::prompt;
 use crate::cli::screen::{counted, number, table};
-use crate::cli::session::{Desk, Pace, now};
+use crate::cli::session::{Acceptance, Desk, Pace, now};
 use crate::cli::verify::differences;
 use crate::engine::lock::Lease;
-use crate::engine::{Assignment, cleanup, verify};
+use crate::engine::{Assignment, Stop, cleanup, verify};
 use crate::keyspace::Writer;
 use crate::migrations::Rule;
+use crate::model::finding::Finding;
 use crate::model::policy::DivergedPolicy;
 use crate::model::report::{CleanupReport, VerifyReport};
 
@@ -37,6 +39,12 @@ pub struct CleanupArgs {
     /// What happens to originals whose target is not equal (any more)
     #[arg(long, value_enum, default_value_t = Diverged::Keep)]
     diverged: Diverged,
+    /// Ask for a snapshot (BGSAVE) of each primary that has neither replica nor append-only file, instead of waiting
+    /// for its own; the fork takes memory
+    #[arg(long)]
+    save: bool,
+    #[command(flatten)]
+    acceptance: Acceptance,
     #[command(flatten)]
     pace: Pace,
 }
@@ -55,11 +63,13 @@ struct CleanedUp<'a> {
     event: &'static str,
     migration: &'a str,
     removed: u64,
+    removed_before: u64,
     kept_diverged: u64,
     kept_changed: u64,
     gone: u64,
     unmigrated: u64,
     kept_sample: Vec<String>,
+    findings: &'a [Finding],
 }
 
 /// Cleans up.
@@ -84,6 +94,7 @@ fn chosen(desk: &Desk, rows: &[Row], args: &CleanupArgs) -> Result<Vec<Assignmen
         Diverged::Keep => DivergedPolicy::Keep,
         Diverged::Delete => DivergedPolicy::Delete,
     };
+    let accepted = args.acceptance.accepted();
     let mut assignments = Vec::new();
     let mut unproven = None;
     let named = args.migration.as_deref().map(|name| desk.migration(name)).transpose()?;
@@ -94,7 +105,11 @@ fn chosen(desk: &Desk, rows: &[Row], args: &CleanupArgs) -> Result<Vec<Assignmen
             Rule::InPlace(_) => false,
         };
         match row.state {
-            State::Applied if leaves_originals => assignments.push(desk.assignment(&migration, diverged)),
+            State::Applied if leaves_originals => {
+                let mut assignment = desk.assignment(&migration, diverged).accepting(&accepted);
+                assignment.terms.save = args.save;
+                assignments.push(assignment);
+            }
             State::Pending | State::Unproven | State::AppliedForOtherLayout if leaves_originals => {
                 unproven = Some(row.name);
             }
@@ -135,6 +150,13 @@ async fn clean_up(desk: &Desk, args: &CleanupArgs, writer: &Writer, assignment: 
         desk.screen.text(compared(name, &report, args.diverged))?;
         total = Some(report.equal + report.different);
     }
+    if total != Some(0) {
+        let findings = cleanup::findings(writer, assignment).await?;
+        desk.screen.text_if_any(plan::findings(&findings))?;
+        if findings.iter().any(Finding::blocks) {
+            return Err(Stop::PreflightFailed(findings.into_iter().filter(Finding::blocks).collect()).into());
+        }
+    }
     let question = match total {
         Some(total) => format!("Remove originals of {name} ({})?", counted(total, "entry", "entries")),
         None => format!("Remove originals of {name}?"),
@@ -170,21 +192,26 @@ fn compared(name: &str, report: &VerifyReport, diverged: Diverged) -> String {
     }
 }
 
-fn view<'a>(name: &'a str, report: &CleanupReport) -> CleanedUp<'a> {
+fn view<'a>(name: &'a str, report: &'a CleanupReport) -> CleanedUp<'a> {
     CleanedUp {
         event: "cleaned_up",
         migration: name,
         removed: report.removed,
+        removed_before: report.removed_before,
         kept_diverged: report.kept_diverged,
         kept_changed: report.kept_changed,
         gone: report.gone,
         unmigrated: report.unmigrated.total(),
         kept_sample: report.kept_sample.iter().map(ToString::to_string).collect(),
+        findings: &report.findings,
     }
 }
 
 fn text(name: &str, report: &CleanupReport) -> String {
     let mut text = format!("{name}: {} removed", counted(report.removed, "original", "originals"));
+    if report.removed_before > 0 {
+        text.push_str(&format!(", after {} by attempts that were interrupted", number(report.removed_before)));
+    }
     let kept = [
         (report.kept_diverged, "their target is diverged (--diverged delete removes them)"),
         (report.kept_changed, "they changed meanwhile"),

@@ -116,6 +116,10 @@ fn figures(now: &Progress) -> String {
         text.push_str(&format!(", waiting: {held}"));
         return text;
     }
+    if let Some(what) = &now.waits_for {
+        text.push_str(&format!(", waiting for {what}"));
+        return text;
+    }
     text.push_str(&format!(", {} keys/s", number(now.keys_per_second)));
     if let Some(seconds) = now.eta_seconds().filter(|seconds| *seconds > 0) {
         text.push_str(&format!(", {} left", human_seconds(seconds)));

@@ -53,6 +53,11 @@ impl Screen {
         if self.is_json() { Ok(()) } else { self.line(text) }
     }
 
+    /// Prints text for people, if there is any.
+    pub(super) fn text_if_any(self, text: Option<String>) -> Result<(), Failure> {
+        text.map_or(Ok(()), |text| self.text(text))
+    }
+
     /// Says that there is nothing to do, and why.
     pub(super) fn nothing(self, why: &str) -> Result<(), Failure> {
         self.result(why, &Nothing { event: "nothing", message: why })

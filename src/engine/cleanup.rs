@@ -5,22 +5,26 @@
 //! connection, another primary) starts that order over.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Classified;
 use crate::engine::control::{Advance, Control};
+use crate::engine::disk;
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
 use crate::engine::pass::{self, Tally};
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
 use crate::engine::verify::wait_for_replicas;
-use crate::keyspace::Writer;
 use crate::keyspace::conditional::Outcome;
+use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::{Rename, Rule};
 use crate::model::entry::Entry;
+use crate::model::finding::Finding;
 use crate::model::key::RedisKey;
 use crate::model::mark::{Mark, Stamp};
 use crate::model::phase::Step;
@@ -42,15 +46,12 @@ pub async fn cleanup(
 ) -> Result<CleanupReport, Stop> {
     let stamp = check_mark(writer, assignment).await?;
     let report = match assignment.rule() {
-        Rule::Rename(rename) => {
-            // A fresh keyspace's mark says of no entry that it ever had a target.
-            let was_copied = stamp.verified_at.is_some();
-            remove_originals(writer, assignment, control, rename, was_copied, total).await?
-        }
+        Rule::Rename(rename) => remove_originals(writer, assignment, control, rename, stamp, total).await?,
         // It left nothing behind.
         Rule::InPlace(_) => CleanupReport::default(),
     };
-    if !writer.stamp_mark(&assignment.mark_key(), &[("cleaned_up_at", now.to_string())]).await? {
+    let ended = [("cleaned_up_at", now.to_string()), (Stamp::REMOVED, String::new())];
+    if !writer.stamp_mark(&assignment.mark_key(), &ended).await? {
         return Err(Stop::NotVerified);
     }
     Ok(report)
@@ -61,27 +62,47 @@ async fn remove_originals(
     assignment: &Assignment,
     control: &Control,
     rename: &dyn Rename,
-    was_copied: bool,
+    stamp: Stamp,
     total: Option<u64>,
 ) -> Result<CleanupReport, Stop> {
     let remover = Remover {
         writer,
         assignment,
         rename,
-        was_copied,
+        // A fresh keyspace's mark says of no entry that it ever had a target.
+        was_copied: stamp.verified_at.is_some(),
+        stamp,
         control,
-        acknowledged_at: Mutex::new(None),
+        acknowledged: Mutex::new(Acknowledged::default()),
         removed: AtomicU64::new(0),
+        noted: Mutex::new(Instant::now()),
     };
     let meter = control.meter(Step::Cleanup, total);
     let remove = |keys| remover.remove(keys);
-    let mut report: CleanupReport = pass::complete(writer, &assignment.prefixes(), control, &meter, remove).await?;
+    let ended = pass::complete(writer, &assignment.prefixes(), control, &meter, remove).await;
+    if ended.is_err() {
+        // The next attempt goes on counting from here. It may be the lock that was lost.
+        let _ = remover.note_removed().await;
+    }
+
+    let mut report: CleanupReport = ended?;
     report.removed = remover.removed.into_inner();
+    report.removed_before = remover.stamp.removed.unwrap_or(0);
+    report.findings = remover.acknowledged.into_inner().findings;
     Ok(report)
 }
 
+/// What cleanup will find about the servers, for who is to decide on it.
+///
+/// # Errors
+/// [`Stop::NotVerified`] without our stamp on the mark, or what kept Redis from answering.
+pub async fn findings(keyspace: &Keyspace, assignment: &Assignment) -> Result<Vec<Finding>, Stop> {
+    let stamp = check_mark(keyspace, assignment).await?;
+    disk::findings(keyspace, assignment, &stamp).await
+}
+
 /// Our mark, for these parameters, must stand: it says that targets are the truth.
-async fn check_mark(writer: &Writer, assignment: &Assignment) -> Result<Stamp, Stop> {
+async fn check_mark(writer: &Keyspace, assignment: &Assignment) -> Result<Stamp, Stop> {
     match Mark::from_fields(&writer.hash(&assignment.mark_key()).await?) {
         Mark::Stamped(stamp) if stamp.is_for(&assignment.terms.parameters) => Ok(stamp),
         Mark::Stamped(_) | Mark::Absent | Mark::Unstamped | Mark::NotApplicable => Err(Stop::NotVerified),
@@ -104,12 +125,26 @@ struct Remover<'a> {
     rename: &'a dyn Rename,
     /// Whether every entry was at its target once: then a missing target was deleted by the application.
     was_copied: bool,
+    stamp: Stamp,
     control: &'a Control,
-    /// The count of disturbances at which replicas last acknowledged everything.
-    acknowledged_at: Mutex<Option<u64>>,
+    acknowledged: Mutex<Acknowledged>,
     /// Originals removed, also by looks that did not count: what is gone is not seen again.
     removed: AtomicU64,
+    /// When their number was last noted in Redis.
+    noted: Mutex<Instant>,
 }
+
+/// How it stood when replicas, or disks, last held everything.
+#[derive(Default)]
+struct Acknowledged {
+    /// The count of disturbances then.
+    at: Option<u64>,
+    /// What was found and did not block.
+    findings: Vec<Finding>,
+}
+
+/// A cleanup that is killed forgets what it removed within this time.
+const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Remover<'_> {
     async fn remove(&self, mut keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
@@ -121,12 +156,18 @@ impl Remover<'_> {
             supposition.leave(left);
         }
         self.remove_read(supposition.rest().await?, &mut report).await?;
+        self.note_now_and_then().await?;
         Ok(report)
     }
 
     /// Removes the originals of which one step can tell that they are what their names say and equal their targets;
     /// gives the others.
     async fn remove_supposed(&self, sources: Vec<Likely>, report: &mut CleanupReport) -> Result<Vec<Likely>, Stop> {
+        if sources.is_empty() {
+            // Nothing has to be on disk for its sake.
+            return Ok(sources);
+        }
+
         let undisturbed = self.acknowledge().await?;
         let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
         let outcomes = self.writer.unlink_supposed(&supposed, undisturbed).await?;
@@ -147,6 +188,10 @@ impl Remover<'_> {
             report.unmigrated.count(key, reason);
         }
         let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+        if pairs.is_empty() {
+            return Ok(());
+        }
+
         let (pairs, huge) = huge::split(self.writer, pairs).await?;
         let undisturbed = self.acknowledge().await?;
         let pairs = self.remove_equal(pairs, undisturbed, report).await?;
@@ -187,6 +232,25 @@ impl Remover<'_> {
         Ok(())
     }
 
+    async fn note_now_and_then(&self) -> Result<(), Stop> {
+        let is_due = {
+            let mut noted = self.noted.lock().await;
+            let is_due = noted.elapsed() >= NOTE_PAUSE;
+            if is_due {
+                *noted = Instant::now();
+            }
+            is_due
+        };
+        if is_due { self.note_removed().await } else { Ok(()) }
+    }
+
+    /// Notes in Redis how many originals were removed, so that a further attempt goes on counting.
+    async fn note_removed(&self) -> Result<(), Stop> {
+        let removed = self.stamp.removed.unwrap_or(0) + self.removed.load(Ordering::Relaxed);
+        self.writer.stamp_mark(&self.assignment.mark_key(), &[(Stamp::REMOVED, removed.to_string())]).await?;
+        Ok(())
+    }
+
     fn count_removed(&self, report: &mut CleanupReport) {
         report.removed += 1;
         self.removed.fetch_add(1, Ordering::Relaxed);
@@ -211,15 +275,19 @@ impl Remover<'_> {
         Ok(open)
     }
 
-    /// Sees to it that replicas acknowledged since the last disturbance; gives the count at which they did.
+    /// Sees to it that replicas, or the disk where there are none, hold everything since the last disturbance; returns
+    /// the count of disturbances at which they did.
     async fn acknowledge(&self) -> Result<u64, Stop> {
-        let mut acknowledged_at = self.acknowledged_at.lock().await;
+        let mut acknowledged = self.acknowledged.lock().await;
         let now = self.writer.disturbances();
-        if *acknowledged_at != Some(now) {
+        if acknowledged.at != Some(now) {
             wait_for_replicas(self.writer, self.assignment).await?;
+            acknowledged.findings =
+                disk::wait_until_on_disk(self.writer, self.assignment, self.control, &self.stamp).await?;
             check_mark(self.writer, self.assignment).await?;
+
             // Waiting itself may have been disturbed; then the look starts over.
-            *acknowledged_at = Some(now);
+            acknowledged.at = Some(now);
         }
         Ok(now)
     }

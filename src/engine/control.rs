@@ -129,6 +129,16 @@ impl Control {
         pacer
     }
 
+    /// Says in the progress what the step waits for, or that it waits no more.
+    pub(super) fn waits_for(&self, what: Option<&str>) {
+        self.progress.send_if_modified(|progress| {
+            let Some(progress) = progress else { return false };
+            let is_news = progress.waits_for.as_deref() != what;
+            progress.waits_for = what.map(str::to_owned);
+            is_news
+        });
+    }
+
     /// Waits, unless stopped.
     pub(super) async fn pause(&self, pause: Duration) -> Result<(), Stop> {
         tokio::select! {

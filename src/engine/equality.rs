@@ -79,6 +79,7 @@ fn change(scope: &Scope, rule: &dyn InPlace, key: &RedisKey, value: &mut Value) 
 mod tests {
     use super::*;
     use crate::migrations::Registry;
+    use crate::model::acceptance::AcceptedFindings;
     use crate::model::entry::Expiry;
     use crate::model::plan::Terms;
     use crate::model::policy::{ConflictPolicy, DivergedPolicy, MinReplicas};
@@ -97,6 +98,8 @@ mod tests {
                 parameters: text(),
                 conflict_policy: text(),
                 diverged_policy: text(),
+                accepted: AcceptedFindings::default(),
+                save: false,
             },
             conflict_policy: ConflictPolicy::Fail,
             diverged_policy: DivergedPolicy::Keep,

@@ -9,6 +9,7 @@ pub mod assignment;
 mod classify;
 pub mod cleanup;
 pub mod control;
+mod disk;
 pub mod emptiness;
 mod equality;
 mod huge;

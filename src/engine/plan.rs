@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Classified;
 use crate::engine::control::{Advance, Control};
+use crate::engine::disk;
 use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal;
@@ -19,6 +20,7 @@ use crate::keyspace::pieces::HUGE_BYTES;
 use crate::keyspace::supposed::HEAVY_BYTES;
 use crate::keyspace::topology::Topology;
 use crate::migrations::{InPlace, Rename, Rule};
+use crate::model::acceptance::how_to_accept;
 use crate::model::change::FieldChange;
 use crate::model::count;
 use crate::model::estimate::Estimate;
@@ -49,6 +51,10 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
     seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
     seen.findings.extend(findings_of(&seen, tally.obstacle, tally.scattered));
+    if seen.total_sources() > 0 {
+        seen.findings.extend(disk::foreseen(keyspace, assignment, &tally.needed).await?);
+    }
+    assignment.terms.accepted.mark(&mut seen.findings);
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
 }
@@ -275,10 +281,11 @@ fn findings_of(seen: &Seen, obstacle: Option<&'static str>, scattered: u64) -> V
     let braced = reason(UnmigratedReason::BracedTenant);
     if braced > 0 {
         let message = format!(
-            "{braced} keys lie under tenants with a braced id, whose legacy and current names collide; \
-             they stay where they are: move them by hand"
+            "{braced} keys lie under tenants with a braced id, whose legacy and current names collide, so they stay \
+             where they are and Outpost loses sight of them: move them by hand, or {}",
+            how_to_accept(FindingCode::BracedTenant)
         );
-        findings.push(Finding::warning(FindingCode::BracedTenant, message));
+        findings.push(Finding::error(FindingCode::BracedTenant, message));
     }
     let ambiguous = reason(UnmigratedReason::AmbiguousTarget);
     if ambiguous > 0 {

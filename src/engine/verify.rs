@@ -6,6 +6,7 @@ use crate::engine::apply::{Order, unless_conflicts, work_through};
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Source;
 use crate::engine::control::{Advance, Control};
+use crate::engine::disk;
 use crate::engine::equality;
 use crate::engine::huge;
 use crate::engine::in_place::judge;
@@ -111,6 +112,7 @@ pub async fn mark(
     };
     let mut fields = vec![("status", "applied".to_owned()), ("applied_at", applied_at.to_string())];
     fields.extend(journal::stamp(assignment, &proof.plan_hash, now));
+    fields.push(disk::server_clocks(writer).await?);
     fields.extend(journal::owner_fields(writer, assignment).await?);
     // A refusal may follow an answer that got lost: our own success.
     writer.write_mark(&mark, &assignment.run_key(), &proof.token, &fields).await?;
@@ -169,7 +171,8 @@ pub async fn prove_mark(
         wait_for_replicas(writer, assignment).await?;
         // A primary that was replaced in between may have lost what was compared.
         if before.lost_nothing_until(&*writer.topology().await) {
-            let stamp = journal::stamp(assignment, plan_hash, now);
+            let mut stamp = journal::stamp(assignment, plan_hash, now);
+            stamp.push(disk::server_clocks(writer).await?);
             if !writer.stamp_mark(&assignment.mark_key(), &stamp).await? {
                 return Err(Stop::RunLost);
             }

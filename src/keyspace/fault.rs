@@ -181,7 +181,10 @@ impl FaultClass {
             Self::NoScript => "Redis keeps forgetting scripts; look for SCRIPT FLUSH",
             Self::Timeout => "Redis did not answer in time; look at its load and the network",
             Self::Connection => "Redis can't be reached; check host, port and network",
-            Self::OutOfMemory => "Redis is at its memory limit; raise maxmemory",
+            Self::OutOfMemory => {
+                "Redis is at its memory limit; raise maxmemory. Cleanup, which frees memory, needs that before Redis 7.0 \
+                 only, by a megabyte for as long as it takes"
+            }
             Self::PersistenceFailing => "Redis refuses writes since its last snapshot failed; check its disk",
             Self::TooFewReplicas => "Redis refuses writes for want of replicas; bring them back",
             Self::NotPermitted => "the Redis user lacks a permission; compare it with the ACL in the README",

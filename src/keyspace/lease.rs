@@ -17,7 +17,7 @@ use crate::keyspace::command::Command;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::script;
+use crate::keyspace::script::{self, Script};
 use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::model::key::RedisKey;
@@ -137,8 +137,8 @@ impl Keyspace {
     /// # Errors
     /// Whatever kept Redis from answering.
     pub async fn take_lock_key(&self, key: &RedisKey, value: &[u8], life: Duration) -> Result<Option<HeldKey>, Fault> {
-        let command = Command::script(&script::TAKE_LOCK, &[key]).arg(value).arg(millis(life));
-        match self.run_one(command).await? {
+        let command = |script: &Script| Command::script(script, &[key]).arg(value).arg(millis(life));
+        match self.run_at_memory_limit(&script::TAKE_LOCK, command).await? {
             Value::Int(1) => Ok(None),
             Value::Array(answer) => {
                 let mut answer = answer.into_iter();

@@ -12,6 +12,7 @@ pub mod conditional;
 mod connection;
 pub mod copy;
 pub mod dialect;
+pub mod disk;
 pub mod endpoint;
 pub mod fault;
 pub mod lease;

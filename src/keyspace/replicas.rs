@@ -6,10 +6,13 @@
 
 use std::time::Duration;
 
-use redis::Pipeline;
+use redis::{Pipeline, RedisResult, Value};
 
+use crate::keyspace::command::Command;
+use crate::keyspace::connection::Connection;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::script::{self, Script};
 use crate::keyspace::server;
 use crate::keyspace::topology::Primary;
 use crate::keyspace::writer::Writer;
@@ -69,6 +72,17 @@ impl Writer {
         Err(Fault::new(FaultClass::Moved))
     }
 
+    /// Writes something to a primary and takes it back, so that it has something to save.
+    ///
+    /// # Errors
+    /// The fault that kept it from being written.
+    pub async fn leave_a_trace(&self, primary: &Primary, barrier_prefix: &str) -> Result<(), Fault> {
+        match self.wait_on(primary, 0, Duration::from_secs(1), barrier_prefix).await? {
+            Some(_) => Ok(()),
+            None => Err(Fault::of(FaultClass::Moved, &primary.address)),
+        }
+    }
+
     /// Returns how many replicas acknowledged; `None` if another server answers at the address by now, whose replicas
     /// say nothing about what was written.
     async fn wait_on(
@@ -85,16 +99,39 @@ impl Writer {
             return Ok(None);
         }
         self.check_lease(node)?;
-        let mut pipeline = Pipeline::new();
-        // A primary at its memory limit refuses SET but not the expiry of the key, so an orphan ends by itself.
-        pipeline.cmd("SET").arg(barrier.as_bytes()).arg(1).arg("PX").arg(60_000).ignore();
-        pipeline.cmd("WAIT").arg(required).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
-        pipeline.cmd("UNLINK").arg(barrier.as_bytes()).ignore();
         connection.inner.set_response_timeout(patience + Duration::from_secs(5));
-        let (acknowledged,): (i64,) =
-            pipeline.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))?;
-        u32::try_from(acknowledged).map(Some).map_err(|_| Fault::of(FaultClass::UnexpectedAnswer, node))
+        let waited = wait_behind(&mut connection, node, &script::WRITE_BARRIER, &barrier, required, patience).await;
+        let acknowledged = match waited {
+            Err(refused) if refused.class == FaultClass::OutOfMemory => {
+                let unbound = script::WRITE_BARRIER.at_memory_limit();
+                let loaded: RedisResult<Value> = unbound.load_command().query_async(&mut connection.inner).await;
+                // Before Redis 7.0 there is no script that a full server takes.
+                loaded.map_err(|_| refused)?;
+                wait_behind(&mut connection, node, &unbound, &barrier, required, patience).await
+            }
+            waited => waited,
+        };
+        acknowledged.map(Some)
     }
+}
+
+/// Writes the barrier and waits for replicas right behind it, on one connection.
+async fn wait_behind(
+    connection: &mut Connection,
+    node: &NodeAddress,
+    barrier_script: &Script,
+    barrier: &RedisKey,
+    required: u32,
+    patience: Duration,
+) -> Result<u32, Fault> {
+    let mut pipeline = Pipeline::new();
+    // It ends by itself where the UNLINK is lost.
+    pipeline.add_command(Command::script(barrier_script, &[barrier]).arg(60_000).cmd).ignore();
+    pipeline.cmd("WAIT").arg(required).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+    pipeline.cmd("UNLINK").arg(barrier.as_bytes()).ignore();
+    let (acknowledged,): (i64,) =
+        pipeline.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))?;
+    u32::try_from(acknowledged).map_err(|_| Fault::of(FaultClass::UnexpectedAnswer, node))
 }
 
 /// A key in one of the primary's slots.

@@ -18,7 +18,7 @@ use crate::keyspace::connection::{self, Connection, Identity};
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
 use crate::keyspace::fault::{Fault, FaultClass, Remedy};
 use crate::keyspace::lease::HeldLock;
-use crate::keyspace::script;
+use crate::keyspace::script::{self, Script};
 use crate::keyspace::server;
 use crate::keyspace::topology::Topology;
 
@@ -190,6 +190,26 @@ impl Keyspace {
     /// Sends one command.
     pub(super) async fn run_one(&self, command: Command) -> Result<Value, Fault> {
         self.run(vec![command]).await.pop().unwrap_or(Err(Fault::new(FaultClass::UnexpectedAnswer)))
+    }
+
+    /// Sends a script's command. Where a full server refuses it, it goes there as a script that a full server takes:
+    /// for the few small writes without which nobody could begin to free memory.
+    pub(super) async fn run_at_memory_limit(
+        &self,
+        script: &Script,
+        command: impl Fn(&Script) -> Command,
+    ) -> Result<Value, Fault> {
+        let refused = match self.run_one(command(script)).await {
+            Err(fault) if fault.class == FaultClass::OutOfMemory => fault,
+            answer => return answer,
+        };
+        let Some(node) = &refused.at else { return Err(refused) };
+        let unbound = script.at_memory_limit();
+        match self.ask_node(node, unbound.load_command()).await {
+            Ok(_) => self.run_one(command(&unbound)).await,
+            // Before Redis 7.0 there is no such script.
+            Err(_) => Err(refused),
+        }
     }
 
     async fn send_pending(&self, batch: &mut Batch) {

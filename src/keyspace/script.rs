@@ -37,6 +37,12 @@ impl Script {
         &self.digest
     }
 
+    /// The same for a server at its memory limit: since Redis 7.0 a script may say that it is to run there too. Earlier
+    /// servers do not understand its first line.
+    pub(super) fn at_memory_limit(&self) -> Self {
+        Self { items: self.items, ..Self::new(&format!("#!lua flags=allow-oom\n{}", self.text)) }
+    }
+
     pub(super) fn load_command(&self) -> redis::Cmd {
         redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).take()
     }
@@ -444,6 +450,10 @@ pub(super) static RELEASE_LOCK: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// `KEYS` key, `ARGV` life in ms: a write that replicas acknowledge.
+pub(super) static WRITE_BARRIER: LazyLock<Script> =
+    LazyLock::new(|| Script::new("redis.call('SET', KEYS[1], 1, 'PX', ARGV[1]) return 1"));
+
 /// `KEYS` run hash, `ARGV` life in ms, then fields and values: creates or renews the run, keeping what
 /// is not named.
 pub(super) static WRITE_RUN: LazyLock<Script> = LazyLock::new(|| {
@@ -539,7 +549,7 @@ pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 28] {
+pub(super) fn all() -> [&'static Script; 29] {
     [
         &READ_PAYLOADS,
         &READ_FIELDS,
@@ -560,6 +570,7 @@ pub(super) fn all() -> [&'static Script; 28] {
         &TAKE_LOCK,
         &RENEW_LOCK,
         &RELEASE_LOCK,
+        &WRITE_BARRIER,
         &WRITE_RUN,
         &CLAIM_RUN,
         &WRITE_MARK,

@@ -248,9 +248,9 @@ fn checks_names(keyspace: &Keyspace) -> bool {
     keyspace.endpoint().tls.as_ref().is_some_and(|tls| tls.server_name.is_none())
 }
 
-type Info = HashMap<String, String>;
+pub(super) type Info = HashMap<String, String>;
 
-async fn info(keyspace: &Keyspace, node: &NodeAddress, section: &str) -> Result<Info, Fault> {
+pub(super) async fn info(keyspace: &Keyspace, node: &NodeAddress, section: &str) -> Result<Info, Fault> {
     let command: Cmd = cmd("INFO").arg(section).take();
     Ok(parse_info(&value::text(keyspace.ask_node(node, command).await?)?))
 }
@@ -287,7 +287,7 @@ fn online_replicas(info: &Info) -> u32 {
     u32::try_from(online).unwrap_or(u32::MAX)
 }
 
-fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
+pub(super) fn number<T: std::str::FromStr + Default>(info: &Info, name: &str) -> T {
     info.get(name).and_then(|content| content.parse().ok()).unwrap_or_default()
 }
 

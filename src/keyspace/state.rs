@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::keyspace::command::Command;
 use crate::keyspace::fault::Fault;
-use crate::keyspace::script;
+use crate::keyspace::script::{self, Script};
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
 use crate::model::key::RedisKey;
@@ -31,8 +31,8 @@ impl Writer {
     /// The fault that stayed.
     pub async fn claim_run(&self, run: &RedisKey, life: Duration, fields: Fields<'_>) -> Result<(), Fault> {
         let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
-        let command = with_fields(Command::script(&script::CLAIM_RUN, &[run]).arg(millis), fields);
-        self.run_one(command).await.map(|_| ())
+        let command = |script: &Script| with_fields(Command::script(script, &[run]).arg(millis), fields);
+        self.run_at_memory_limit(&script::CLAIM_RUN, command).await.map(|_| ())
     }
 
     /// Writes a mark if the run still carries `token`, and ends the run. Gives whether it did.
@@ -55,8 +55,8 @@ impl Writer {
     /// # Errors
     /// The fault that stayed.
     pub async fn stamp_mark(&self, mark: &RedisKey, fields: Fields<'_>) -> Result<bool, Fault> {
-        let command = with_fields(Command::script(&script::STAMP_MARK, &[mark]).arg("applied"), fields);
-        Ok(value::int(self.run_one(command).await?)? == 1)
+        let command = |script: &Script| with_fields(Command::script(script, &[mark]).arg("applied"), fields);
+        Ok(value::int(self.run_at_memory_limit(&script::STAMP_MARK, command).await?)? == 1)
     }
 
     /// Takes the stamps off a mark, so that it has to be proven again. Gives whether it had any.

@@ -41,9 +41,19 @@ pub struct Stamp {
     pub owner: Option<(String, String)>,
     /// The migration's parameters under which it was applied; absent for a fresh keyspace's mark.
     pub parameters: Option<String>,
+    /// The second of each primary's own clock at which it held everything, by what tells that run of it from others.
+    pub server_clocks: BTreeMap<String, i64>,
+    /// Originals that a cleanup which has not ended removed so far.
+    pub removed: Option<u64>,
 }
 
 impl Stamp {
+    /// The field for [`Stamp::server_clocks`]: `<run>=<second>`, with spaces between.
+    pub const SERVER_CLOCKS: &'static str = "server_clocks";
+
+    /// The field for [`Stamp::removed`]; empty once cleanup has ended.
+    pub const REMOVED: &'static str = "cleanup_removed";
+
     /// Whether the mark speaks of these parameters too: a fresh keyspace's does of any.
     #[must_use]
     pub fn is_for(&self, parameters: &str) -> bool {
@@ -76,6 +86,8 @@ impl Mark {
                     plan_hash: text("plan_hash"),
                     parameters: text("parameters"),
                     owner: text("owner_uid").zip(text("owner")),
+                    server_clocks: text(Stamp::SERVER_CLOCKS).map(|text| clocks(&text)).unwrap_or_default(),
+                    removed: text(Stamp::REMOVED).and_then(|count| count.parse().ok()),
                 })
             }
             Some("not_applicable") => Self::NotApplicable,
@@ -91,6 +103,14 @@ impl Mark {
             Self::Absent | Self::Unstamped => false,
         }
     }
+}
+
+fn clocks(text: &str) -> BTreeMap<String, i64> {
+    let clock = |clock: &str| {
+        let (run, second) = clock.split_once('=')?;
+        Some((run.to_owned(), second.parse().ok()?))
+    };
+    text.split(' ').filter_map(clock).collect()
 }
 
 #[cfg(test)]
@@ -112,5 +132,19 @@ mod tests {
         assert_eq!(mark(&[("status", "not_applicable"), ("reason", "x")]), Mark::NotApplicable);
         assert!(mark(&[("status", "applied"), ("init_token", "t")]).is_satisfied());
         assert!(mark(&[("status", "applied"), ("verified_at", "2026-01-01T00:00:00Z")]).is_satisfied());
+    }
+
+    #[test]
+    fn a_stamp_tells_each_primarys_clock() {
+        let stamped = [("status", "applied"), ("verified_at", "2026-01-01T00:00:00Z")];
+        let clocks = |text| match mark(&[&stamped[..], &[("server_clocks", text)]].concat()) {
+            Mark::Stamped(stamp) => stamp.server_clocks,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            clocks("a:1:5461=1700000000 b:2:5461=7"),
+            [("a:1:5461".into(), 1_700_000_000), ("b:2:5461".into(), 7)].into()
+        );
+        assert!(clocks("").is_empty() && clocks("a:1").is_empty());
     }
 }

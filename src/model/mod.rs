@@ -3,10 +3,12 @@
 //! Owns everything that can be decided without looking at anything: no I/O, no clock, no async.
 //! Refuses to know Redis connections, Kubernetes objects and Outpost's key names.
 
+pub mod acceptance;
 pub mod admission;
 pub mod change;
 pub mod count;
 pub mod difference;
+pub mod durability;
 pub mod entry;
 pub mod estimate;
 pub mod finding;

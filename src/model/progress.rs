@@ -25,6 +25,9 @@ pub struct Progress {
     /// What the step waits for, for others' sake.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+    /// What the step waits for before it does what can't be undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// Bytes that the slowest replica has not acknowledged, where the step writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica_lag_bytes: Option<u64>,
@@ -43,6 +46,7 @@ impl Progress {
             conflicts: 0,
             keys_per_second: 0,
             held: None,
+            waits_for: None,
             replica_lag_bytes: None,
         }
     }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::model::count::{Sample, Unmigrated};
 use crate::model::difference::Difference;
+use crate::model::finding::Finding;
 use crate::model::key::RedisKey;
 
 /// Most differences that a comparison tells one by one.
@@ -109,6 +110,8 @@ impl VerifyReport {
 pub struct CleanupReport {
     /// Originals removed.
     pub removed: u64,
+    /// Originals removed by attempts before this one that did not come to their end.
+    pub removed_before: u64,
     /// Originals kept because their target is diverged.
     pub kept_diverged: u64,
     /// Originals kept because they changed between comparison and removal.
@@ -119,6 +122,8 @@ pub struct CleanupReport {
     pub kept_sample: Sample<RedisKey>,
     /// Keys that no rule maps; always kept.
     pub unmigrated: Unmigrated,
+    /// What was found about the servers and did not block.
+    pub findings: Vec<Finding>,
 }
 
 impl CleanupReport {
@@ -137,10 +142,12 @@ impl CleanupReport {
     /// Adds the report of another part of the keyspace.
     pub fn merge(&mut self, other: Self) {
         self.removed += other.removed;
+        self.removed_before += other.removed_before;
         self.kept_diverged += other.kept_diverged;
         self.kept_changed += other.kept_changed;
         self.gone += other.gone;
         self.kept_sample.merge(other.kept_sample);
         self.unmigrated.merge(other.unmigrated);
+        self.findings.extend(other.findings);
     }
 }

@@ -118,7 +118,7 @@ impl Case<'_> {
         if due {
             let mut next = self.status.clone();
             next.progress = Some(progress.clone().into());
-            let verdict = words::under_way(step, progress.held.as_ref());
+            let verdict = words::under_way(step, progress);
             if self.write_as_holder(request, worker, next, &verdict).await? && progress.held.is_some() {
                 self.tell(&verdict).await;
             }

@@ -12,10 +12,11 @@ use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
 use crate::keyspace::{Fault, FaultClass};
 use crate::model::admission::{Held, HeldBy};
-use crate::model::finding::FindingCode;
+use crate::model::finding::{Finding, FindingCode};
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step, TargetPhase};
 use crate::model::plan::Plan;
+use crate::model::progress::Progress;
 use crate::model::report::{ApplyReport, CleanupReport, VerifyReport};
 use crate::model::time::{UnixMillis, human_seconds};
 use crate::operator::decide::Wait;
@@ -65,9 +66,12 @@ pub fn beginning(step: Step) -> Verdict {
 
 /// A step that is under way, or waits for others' sake.
 #[must_use]
-pub fn under_way(step: Step, held: Option<&Held>) -> Verdict {
-    match held {
-        None => beginning(step),
+pub fn under_way(step: Step, progress: &Progress) -> Verdict {
+    match &progress.held {
+        None => match &progress.waits_for {
+            None => beginning(step),
+            Some(what) => Verdict::new(Reason::Progressing, format!("{step} waits for {what}")),
+        },
         Some(held) => {
             let reason = match held.by {
                 HeldBy::Memory => Reason::OutOfMemory,
@@ -98,12 +102,20 @@ fn planned(plan: &Plan) -> Verdict {
         seen.already_migrated,
         seen.conflicts,
         seen.unmigrated.total()
-    );
+    ) + &accepted(&seen.findings);
     Verdict::new(Reason::Progressing, format!("planned: {message}")).reached(
         TargetPhase::Planned,
         Reason::Complete,
         message,
     )
+}
+
+/// What goes on although it was found, since a person accepted it; nothing without any.
+fn accepted(findings: &[Finding]) -> String {
+    let mut names: Vec<String> =
+        findings.iter().filter(|finding| finding.accepted).map(|finding| finding.code.to_string()).collect();
+    names.dedup();
+    if names.is_empty() { String::new() } else { format!("; accepted by name: {}", names.join(", ")) }
 }
 
 fn applied(report: &ApplyReport) -> Verdict {
@@ -140,10 +152,10 @@ fn compared(report: &VerifyReport) -> Verdict {
 fn cleaned_up(report: &CleanupReport) -> Verdict {
     let message = format!(
         "{} originals removed, {} kept, {} unmigrated keys left alone",
-        report.removed,
+        report.removed + report.removed_before,
         report.kept(),
         report.unmigrated.total()
-    );
+    ) + &accepted(&report.findings);
     let reason = if report.kept() > 0 { Reason::KeptOriginals } else { Reason::Complete };
     Verdict::new(Reason::Progressing, format!("cleaned up: {message}")).reached(TargetPhase::CleanedUp, reason, message)
 }

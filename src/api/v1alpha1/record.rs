@@ -108,6 +108,7 @@ impl From<&Finding> for FindingStatus {
             code: finding.code.to_string(),
             severity: format!("{:?}", finding.severity),
             message: finding.message.clone(),
+            accepted: finding.accepted,
         }
     }
 }
@@ -126,7 +127,10 @@ impl From<Progress> for ProgressStatus {
             display: percent.map(|percent| format!("{percent}%")),
             keys_per_second: number(progress.keys_per_second),
             eta: progress.eta_seconds().filter(|seconds| *seconds > 0).map(human_seconds),
-            held: progress.held.as_ref().map(ToString::to_string),
+            held: match (&progress.held, progress.waits_for) {
+                (Some(held), _) => Some(held.to_string()),
+                (None, waits_for) => waits_for.map(|what| format!("waits for {what}")),
+            },
             replica_lag_bytes: progress.replica_lag_bytes.map(number),
         }
     }
@@ -152,7 +156,7 @@ impl VerificationStatus {
 impl CleanupStatus {
     /// Records what cleanup did; hash and soak stay as they are.
     pub fn complete(&mut self, report: &CleanupReport, completed_at: UnixMillis, samples: bool) {
-        self.removed = number(report.removed);
+        self.removed = number(report.removed + report.removed_before);
         self.kept = [("Diverged", report.kept_diverged), ("ChangedMeanwhile", report.kept_changed)]
             .into_iter()
             .filter(|(_, count)| *count > 0)
@@ -160,6 +164,7 @@ impl CleanupStatus {
             .collect();
         self.gone = number(report.gone);
         self.unmigrated = number(report.unmigrated.total());
+        self.findings = report.findings.iter().map(FindingStatus::from).collect();
         self.sample = named(&report.kept_sample, samples, ToString::to_string);
         self.completed_at = Some(time(completed_at));
     }

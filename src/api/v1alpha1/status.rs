@@ -160,6 +160,14 @@ pub struct FindingStatus {
     pub severity: String,
     /// What was found and what to do about it.
     pub message: String,
+    /// Whether `spec.acceptFindings` names it, so that it blocks nothing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub accepted: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field in by reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How far a step is.
@@ -228,7 +236,7 @@ pub struct CleanupStatus {
     /// Originals stay until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// Originals removed.
+    /// Originals removed, also by attempts that were interrupted.
     pub removed: i64,
     /// Originals kept, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -237,6 +245,9 @@ pub struct CleanupStatus {
     pub gone: i64,
     /// Keys that no rule maps; they are always kept.
     pub unmigrated: i64,
+    /// What was found about the servers and did not block.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<FindingStatus>,
     /// Examples of kept originals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sample: Vec<String>,

@@ -1,0 +1,112 @@
+//! Asks primaries what of their memory is on disk, and for a snapshot.
+//!
+//! Owns the questions; what the answers mean is decided in the model.
+
+use redis::cmd;
+
+use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::router::Keyspace;
+use crate::keyspace::server::{Info, info, number};
+use crate::keyspace::topology::Primary;
+use crate::keyspace::value;
+use crate::keyspace::writer::Writer;
+use crate::model::durability::{self, DiskFacts, SavePoint, Snapshot};
+
+impl Keyspace {
+    /// Returns what a primary says about its disk.
+    ///
+    /// # Errors
+    /// The fault that kept it from answering.
+    pub async fn disk_facts(&self, primary: &Primary) -> Result<DiskFacts, Fault> {
+        let info = info(self, &primary.address, "all").await?;
+        let save_points = self.save_points(primary).await?;
+        Ok(read(primary, &info, save_points))
+    }
+
+    /// Returns each primary's clock, in seconds, beside what tells this run of it from others.
+    ///
+    /// # Errors
+    /// The fault that kept a primary from answering.
+    pub async fn clocks(&self) -> Result<Vec<(String, i64)>, Fault> {
+        let mut clocks = Vec::new();
+        for primary in &self.topology().await.primaries {
+            let server = info(self, &primary.address, "server").await?;
+            if let Some(clock) = clock(&server) {
+                clocks.push((incarnation(primary), clock / 1000));
+            }
+        }
+        Ok(clocks)
+    }
+
+    /// Not everybody may ask, and not every provider's server answers.
+    async fn save_points(&self, primary: &Primary) -> Result<Option<Vec<SavePoint>>, Fault> {
+        let asked = cmd("CONFIG").arg("GET").arg("save").take();
+        match self.ask_node(&primary.address, asked).await {
+            Ok(answer) => {
+                let setting = value::list(answer)?.pop().map(value::text).transpose()?;
+                Ok(setting.map(|setting| durability::save_points(&setting)))
+            }
+            Err(fault)
+                if matches!(
+                    fault.class,
+                    FaultClass::NotPermitted | FaultClass::UnknownCommand | FaultClass::Refused
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+impl Writer {
+    /// Asks a primary for a snapshot. One that is being taken already is no fault.
+    ///
+    /// # Errors
+    /// The fault that kept it from answering, or [`FaultClass::NotPermitted`].
+    pub async fn ask_for_snapshot(&self, primary: &Primary) -> Result<(), Fault> {
+        // SCHEDULE: while the append-only file is written anew, it is taken afterwards.
+        match self.ask_node(&primary.address, cmd("BGSAVE").arg("SCHEDULE").take()).await {
+            Ok(_) | Err(Fault { class: FaultClass::Refused, .. }) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// What tells this run of a server from others, and its slots from those that it had at another time: a key that
+/// came later with its slot is on no earlier snapshot.
+fn incarnation(primary: &Primary) -> String {
+    format!("{}:{}:{}", primary.run_id, primary.config_epoch, primary.slots.len())
+}
+
+fn clock(server: &Info) -> Option<i64> {
+    server.get("server_time_usec")?.parse::<i64>().ok().map(|micros| micros / 1000)
+}
+
+fn read(primary: &Primary, info: &Info, save_points: Option<Vec<SavePoint>>) -> DiskFacts {
+    let is = |name: &str, expected: &str| info.get(name).is_some_and(|value| value == expected);
+    let failed = |name: &str| info.get(name).is_some_and(|status| status != "ok");
+    // Counted since Redis 7.0: a transfer to a replica without a file tells its duration in the same field.
+    let was_taken = !is("rdb_saves", "0");
+    let snapshot = match number::<i64>(info, "rdb_last_bgsave_time_sec") {
+        took @ 0.. if was_taken => Some(Snapshot { ended: number(info, "rdb_last_save_time"), took }),
+        _ => None,
+    };
+    // What a replica loaded came from its primary; told since Redis 7.0.
+    let was_replica = info.get("second_repl_offset").is_some_and(|offset| offset != "-1");
+    DiskFacts {
+        node: primary.address.to_string(),
+        incarnation: incarnation(primary),
+        clock: clock(info),
+        append_only: is("aof_enabled", "1"),
+        rewriting: is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1"),
+        append_failing: failed("aof_last_write_status"),
+        sync_pending: number::<u64>(info, "aof_pending_bio_fsync") > 0 || number::<u64>(info, "aof_buffer_length") > 0,
+        snapshot,
+        loaded: !was_replica && number::<u64>(info, "rdb_last_load_keys_loaded") > 0,
+        snapshot_running: is("rdb_bgsave_in_progress", "1"),
+        snapshot_failing: failed("rdb_last_bgsave_status"),
+        changes: number(info, "rdb_changes_since_last_save"),
+        save_points,
+    }
+}
