@@ -90,6 +90,7 @@ impl From<Stop> for Failure {
             Stop::Conflicts(_) => (ExitCode::NotDone, Some("see --conflict-policy")),
             Stop::PreflightFailed(_)
             | Stop::SourceChanging { .. }
+            | Stop::SourcesGone { .. }
             | Stop::ReplicasMissing(_)
             | Stop::MarkUnproven { .. } => (ExitCode::NotDone, None),
             Stop::NotVerified => (ExitCode::NotDone, Some("`outpost-migrate-redis apply` proves it first")),

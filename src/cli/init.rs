@@ -160,6 +160,7 @@ fn may_pass(stop: &Stop) -> bool {
         | Stop::RunLost
         | Stop::Incomplete { .. }
         | Stop::SourceChanging { .. }
+        | Stop::SourcesGone { .. }
         | Stop::ReplicasMissing(_) => true,
         Stop::Interrupted
         | Stop::PreflightFailed(_)

@@ -23,6 +23,7 @@ mod preflight;
 pub mod restore;
 pub mod sample;
 mod settle;
+mod sourceless;
 pub mod stop;
 mod suppose;
 pub mod survey;

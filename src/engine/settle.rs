@@ -120,7 +120,7 @@ impl Settler<'_> {
         let compared = self.writer.compare_supposed(&supposed, spare).await?;
         for (likely, comparison) in sources.into_iter().zip(compared) {
             match comparison {
-                Some(Comparison::Equal) => report.already_migrated += 1,
+                Some(Comparison::Equal { expires }) => report.count_equal(expires),
                 Some(Comparison::SourceGone) => report.ended += 1,
                 Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => open.push(likely),
             }
@@ -130,6 +130,7 @@ impl Settler<'_> {
 
     /// Brings sources that were read to their targets.
     async fn settle_read(&self, classified: Classified, order: Order, report: &mut ApplyReport) -> Result<(), Stop> {
+        report.lasting.current += classified.current_lasting;
         for (key, reason) in classified.unmigrated {
             report.unmigrated.count(key, reason);
         }
@@ -187,15 +188,12 @@ impl Settler<'_> {
         let mut again = Vec::new();
         for (pair, comparison) in pairs.iter().zip(equality::compare(self.writer, self.assignment, &pairs).await?) {
             match comparison {
-                Comparison::Equal => report.already_migrated += 1,
+                Comparison::Equal { expires } => report.count_equal(expires),
                 Comparison::SourceGone => report.ended += 1,
                 Comparison::TargetMissing => missing.push(pair.clone()),
                 Comparison::Different { target, .. } => match self.replace(pair, &target).await? {
                     Replaced::Done => report.replaced += 1,
-                    Replaced::Refused => {
-                        report.conflicts += 1;
-                        report.conflict_sample.offer(pair.clone());
-                    }
+                    Replaced::Refused => report.count_conflict(pair.clone(), target.expiry),
                     Replaced::Again => again.push(pair.clone()),
                 },
             }
@@ -255,7 +253,7 @@ mod tests {
     #[test]
     fn who_decides_about_a_difference() {
         use ConflictPolicy::{Fail, PreferSource, PreferTarget};
-        let run = |targets_before| Run { token: String::new(), targets_before };
+        let run = |targets_before| Run { token: String::new(), targets_before, sourceless_before: 0 };
         for policy in [Fail, PreferSource, PreferTarget] {
             assert_eq!(on_difference(&run(0), policy, false), OnDifference::Replace, "{policy:?}");
             assert_eq!(on_difference(&run(0), policy, true), OnDifference::Keep, "{policy:?}");

@@ -12,6 +12,7 @@ use crate::engine::in_place::judge;
 use crate::engine::journal::{self, Run};
 use crate::engine::pass::{self, Tally};
 use crate::engine::settle::on_difference;
+use crate::engine::sourceless;
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
 use crate::keyspace::compare::Comparison;
@@ -53,7 +54,7 @@ impl Proof {
 /// that was replaced in between may have lost what was compared, so that pass does not count.
 ///
 /// # Errors
-/// [`Stop::SourceChanging`] when passes keep finding differences, [`Stop::Conflicts`],
+/// [`Stop::SourceChanging`] when passes keep finding differences, [`Stop::SourcesGone`], [`Stop::Conflicts`],
 /// [`Stop::ReplicasMissing`], [`FaultClass::Moved`] when slots keep changing hands, or what
 /// kept a pass from being complete.
 pub async fn prove(
@@ -64,6 +65,7 @@ pub async fn prove(
     run: &Run,
 ) -> Result<Proof, Stop> {
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
+    let total = Some(plan.seen.total_sources());
     let mut changed = 0;
     for _ in 0..ROUNDS {
         // What can't be learned now shows as a change afterwards.
@@ -71,12 +73,16 @@ pub async fn prove(
             Ok(now) => now,
             Err(_) => writer.topology().await,
         };
-        let meter = control.meter(Step::Verify, Some(plan.seen.total_sources()));
+        let meter = control.meter(Step::Verify, total);
         let report =
             work_through(writer, assignment, control, &meter, plan, on_difference, Order::CompareFirst).await?;
         let report = unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)?;
         changed = report.written() + report.unsettled;
-        if changed == 0 {
+        // Behind another tool's mark targets are the truth, and what was deleted there is no business of sources.
+        let may_have_lost = !plan.seen.mark_is_unproven && report.lasting.sourceless() > run.sourceless_before;
+        if changed == 0 && may_have_lost {
+            refuse_lost_sources(writer, assignment, control, run).await?;
+        } else if changed == 0 {
             wait_for_replicas(writer, assignment).await?;
             journal::seal(writer, assignment, run).await?;
             wait_for_replicas(writer, assignment).await?;
@@ -90,6 +96,20 @@ pub async fn prove(
         0 => Fault::new(FaultClass::Moved).into(),
         changed => Stop::SourceChanging { changed },
     })
+}
+
+/// Looks once more, from targets to sources: what a comparison found on its way may have come and gone.
+async fn refuse_lost_sources(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    run: &Run,
+) -> Result<(), Stop> {
+    let found = sourceless::find(writer, assignment, control, &control.meter(Step::Verify, None)).await?;
+    match found.entries.saturating_sub(run.sourceless_before) {
+        0 => Ok(()),
+        entries => Err(Stop::SourcesGone { entries, sample: found.sample }),
+    }
 }
 
 /// Writes the mark on the strength of a proof, then waits for replicas to hold it.
@@ -221,7 +241,7 @@ async fn compare_targets(
     let compared = keyspace.compare_supposed(&supposed, Spare::Heavy).await?;
     for (likely, comparison) in sources.into_iter().zip(compared) {
         match comparison {
-            Some(Comparison::Equal) => report.equal += 1,
+            Some(Comparison::Equal { .. }) => report.equal += 1,
             Some(Comparison::SourceGone) => report.ended += 1,
             Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => supposition.leave(likely),
         }

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::model::count::{Sample, Unmigrated};
+use crate::model::count::{Lasting, Sample, Unmigrated};
 use crate::model::difference::Difference;
+use crate::model::entry::Expiry;
 use crate::model::key::RedisKey;
 
 /// Most differences that a comparison tells one by one.
@@ -30,9 +31,25 @@ pub struct ApplyReport {
     pub ended: u64,
     /// Keys that no rule maps.
     pub unmigrated: Unmigrated,
+    /// Keys in current form that never expire; complete after a pass that compared first and wrote nothing.
+    #[serde(skip)]
+    pub lasting: Lasting,
 }
 
 impl ApplyReport {
+    /// Counts a target that equals its source.
+    pub fn count_equal(&mut self, expires: bool) {
+        self.already_migrated += 1;
+        self.lasting.count_target(expires);
+    }
+
+    /// Counts a target that differs from its source and is kept.
+    pub fn count_conflict(&mut self, pair: (RedisKey, RedisKey), expiry_of_target: Expiry) {
+        self.conflicts += 1;
+        self.conflict_sample.offer(pair);
+        self.lasting.count_target(expiry_of_target != Expiry::Never);
+    }
+
     /// Source entries dealt with.
     #[must_use]
     pub fn processed(&self) -> u64 {
@@ -62,6 +79,7 @@ impl ApplyReport {
         self.ended += other.ended;
         self.conflict_sample.merge(other.conflict_sample);
         self.unmigrated.merge(other.unmigrated);
+        self.lasting.merge(other.lasting);
     }
 }
 

@@ -48,7 +48,7 @@ impl Case<'_> {
             (Decision::Run(step), Report::Held(hold)) => self.run(request, worker, hold, step).await,
             (Decision::Record(_), Report::Finished(_, _, outcome)) => self.record(request, worker, outcome).await,
             (Decision::Report(step), Report::Stopped(_, _, why)) => {
-                let mut verdict = words::stopped(why, &worker.order.request.redis);
+                let mut verdict = words::stopped(why, &worker.order.request.redis, request.samples);
                 if request.suspended {
                     verdict = words::suspended();
                 } else if chooses_otherwise(&worker.order.request, request) && *why == Stop::Interrupted {

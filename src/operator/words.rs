@@ -288,10 +288,14 @@ pub fn duplicate(hold: &Hold) -> Verdict {
     Verdict::new(Reason::Duplicate, message)
 }
 
-/// Why a step ended without being done.
+/// Why a step ended without being done; names keys only where samples are wanted.
 #[must_use]
-pub fn stopped(stop: &Stop, redis: &RedisTarget) -> Verdict {
+pub fn stopped(stop: &Stop, redis: &RedisTarget, samples: bool) -> Verdict {
     let reason = reason_of(stop);
+    if let (Stop::SourcesGone { sample, .. }, true) = (stop, samples) {
+        let names: Vec<String> = sample.iter().map(ToString::to_string).collect();
+        return Verdict::new(reason, format!("{stop}. Without a source, for example: {}", names.join(", ")));
+    }
     if is_refused_login(stop) {
         return Verdict::new(reason, refused_login(redis));
     }
@@ -403,7 +407,7 @@ pub fn reason_of(stop: &Stop) -> Reason {
         Stop::Incomplete { .. } => Reason::RedisUnavailable,
         Stop::PreflightFailed(_) => Reason::PreflightFailed,
         Stop::Conflicts(_) => Reason::Conflicts,
-        Stop::SourceChanging { .. } => Reason::SourceChanging,
+        Stop::SourceChanging { .. } | Stop::SourcesGone { .. } => Reason::SourceChanging,
         Stop::ReplicasMissing(_) => Reason::ReplicasMissing,
         Stop::MarkUnproven { .. } => Reason::MarkUnproven,
         Stop::NotVerified => Reason::MarkMissing,
