@@ -340,7 +340,7 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         kept_different: verified.different,
         ended: applied.ended,
         compared_equal: verified.equal,
-        unmigrated: applied.unmigrated.total(),
+        unmigrated: verified.unmigrated.total(),
     })?;
     let counts = [
         (applied.copied, "copied"),

@@ -58,7 +58,8 @@ struct CleanedUp<'a> {
     kept_diverged: u64,
     kept_changed: u64,
     gone: u64,
-    unmigrated: u64,
+    /// As the comparison before counted; `null` with `--force`, which leaves it out.
+    unmigrated: Option<u64>,
     kept_sample: Vec<String>,
 }
 
@@ -127,13 +128,14 @@ async fn clean_up_all(
 
 async fn clean_up(desk: &Desk, args: &CleanupArgs, writer: &Writer, assignment: &Assignment) -> Result<(), Failure> {
     let name = assignment.migration.name();
-    let mut total = None;
+    let (mut total, mut unmigrated) = (None, None);
     if !args.force {
         let (control, progress) = desk.control(args.pace);
         let comparing = verify::compare(writer, assignment, &control, None);
         let report = progress::shown(desk.screen, name, progress, comparing).await?;
         desk.screen.text(compared(name, &report, args.diverged))?;
         total = Some(report.equal + report.different);
+        unmigrated = Some(report.unmigrated.total());
     }
     let question = match total {
         Some(total) => format!("Remove originals of {name} ({})?", counted(total, "entry", "entries")),
@@ -145,8 +147,8 @@ async fn clean_up(desk: &Desk, args: &CleanupArgs, writer: &Writer, assignment: 
     let (control, progress) = desk.control(args.pace);
     let removing = cleanup::cleanup(writer, assignment, &control, total, now());
     let report = progress::shown(desk.screen, name, progress, removing).await?;
-    desk.screen.event(&view(name, &report))?;
-    desk.screen.text(text(name, &report))
+    desk.screen.event(&view(name, &report, unmigrated))?;
+    desk.screen.text(text(name, &report, unmigrated))
 }
 
 fn compared(name: &str, report: &VerifyReport, diverged: Diverged) -> String {
@@ -170,7 +172,7 @@ fn compared(name: &str, report: &VerifyReport, diverged: Diverged) -> String {
     }
 }
 
-fn view<'a>(name: &'a str, report: &CleanupReport) -> CleanedUp<'a> {
+fn view<'a>(name: &'a str, report: &CleanupReport, unmigrated: Option<u64>) -> CleanedUp<'a> {
     CleanedUp {
         event: "cleaned_up",
         migration: name,
@@ -178,17 +180,17 @@ fn view<'a>(name: &'a str, report: &CleanupReport) -> CleanedUp<'a> {
         kept_diverged: report.kept_diverged,
         kept_changed: report.kept_changed,
         gone: report.gone,
-        unmigrated: report.unmigrated.total(),
+        unmigrated,
         kept_sample: report.kept_sample.iter().map(ToString::to_string).collect(),
     }
 }
 
-fn text(name: &str, report: &CleanupReport) -> String {
+fn text(name: &str, report: &CleanupReport, unmigrated: Option<u64>) -> String {
     let mut text = format!("{name}: {} removed", counted(report.removed, "original", "originals"));
     let kept = [
         (report.kept_diverged, "their target is diverged (--diverged delete removes them)"),
         (report.kept_changed, "they changed meanwhile"),
-        (report.unmigrated.total(), "no rule maps them"),
+        (unmigrated.unwrap_or_default(), "no rule maps them"),
     ];
     let rows: Vec<Vec<String>> = kept
         .into_iter()

@@ -29,7 +29,8 @@ pub struct ApplyReport {
     pub conflict_sample: Sample<(RedisKey, RedisKey)>,
     /// Sources that ended (expired or were deleted) before they were copied.
     pub ended: u64,
-    /// Keys that no rule maps.
+    /// Keys that no rule maps, among those it looked at: a pass that copies first leaves out names that only targets
+    /// have. Complete after a pass that compared first.
     pub unmigrated: Unmigrated,
     /// Keys in current form that never expire; complete after a pass that compared first and wrote nothing.
     #[serde(skip)]
@@ -135,7 +136,8 @@ pub struct CleanupReport {
     pub gone: u64,
     /// Examples of kept originals.
     pub kept_sample: Sample<RedisKey>,
-    /// Keys that no rule maps; always kept.
+    /// Keys that no rule maps, always kept, among those it looked at: names that only targets have are left out, so
+    /// this is less than a plan or a comparison counts, and not for people.
     pub unmigrated: Unmigrated,
 }
 

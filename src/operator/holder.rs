@@ -185,7 +185,8 @@ impl Case<'_> {
         outcome: &Outcome,
     ) -> Result<Action, ReconcileError> {
         let now = now();
-        let verdict = words::done(outcome);
+        let unmigrated = self.status.plan.as_ref().map(|plan| plan.unmigrated.count);
+        let verdict = words::done(outcome, unmigrated);
         let mut next = self.status.clone();
         let finished = finished_progress(outcome);
         self.context.metrics.progress(&self.labels(), &finished);
@@ -212,7 +213,10 @@ impl Case<'_> {
                 None
             }
             Outcome::CleanedUp(report) => {
-                next.cleanup.get_or_insert_default().complete(report, now, request.samples);
+                let cleanup = next.cleanup.get_or_insert_default();
+                cleanup.complete(report, now, request.samples);
+                // Cleanup itself does not look at every key.
+                cleanup.unmigrated = unmigrated.unwrap_or(cleanup.unmigrated);
                 Some(Phase::CleanedUp)
             }
         };

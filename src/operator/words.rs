@@ -79,13 +79,13 @@ pub fn under_way(step: Step, held: Option<&Held>) -> Verdict {
 
 /// A step that is done, and what comes next.
 #[must_use]
-pub fn done(outcome: &Outcome) -> Verdict {
+pub fn done(outcome: &Outcome, unmigrated: Option<i64>) -> Verdict {
     match outcome {
         Outcome::Planned(plan) => planned(plan),
         Outcome::Applied(report) => applied(report),
         Outcome::Verified(report) => verified(report),
         Outcome::Compared(report) => compared(report),
-        Outcome::CleanedUp(report) => cleaned_up(report),
+        Outcome::CleanedUp(report) => cleaned_up(report, unmigrated),
     }
 }
 
@@ -136,13 +136,9 @@ fn compared(report: &VerifyReport) -> Verdict {
     Verdict::new(Reason::Progressing, format!("compared again: {message}"))
 }
 
-fn cleaned_up(report: &CleanupReport) -> Verdict {
-    let message = format!(
-        "{} originals removed, {} kept, {} unmigrated keys left alone",
-        report.removed,
-        report.kept(),
-        report.unmigrated.total()
-    );
+fn cleaned_up(report: &CleanupReport, unmigrated: Option<i64>) -> Verdict {
+    let left_alone = unmigrated.map(|count| format!(", {count} unmigrated keys left alone")).unwrap_or_default();
+    let message = format!("{} originals removed, {} kept{left_alone}", report.removed, report.kept());
     let reason = if report.kept() > 0 { Reason::KeptOriginals } else { Reason::Complete };
     Verdict::new(Reason::Progressing, format!("cleaned up: {message}")).reached(TargetPhase::CleanedUp, reason, message)
 }
