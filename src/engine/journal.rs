@@ -34,6 +34,8 @@ pub struct RunRecord {
     pub targets_before: Option<u64>,
     /// Keys in current form without a source that never expire, when the run began; absent in runs of older versions.
     pub sourceless_before: Option<u64>,
+    /// Whether it has written what later migrations have not seen.
+    pub reopened: bool,
     /// Parameters under which it began.
     pub parameters: Option<String>,
     /// Who owns the migration.
@@ -92,6 +94,7 @@ fn parse_run(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> RunRecord {
     RunRecord {
         targets_before: count("targets_before"),
         sourceless_before: count("sourceless_before"),
+        reopened: text("reopened").is_some(),
         parameters: text("parameters"),
         owner,
     }
@@ -133,18 +136,26 @@ pub(super) async fn seal(writer: &Writer, assignment: &Assignment, run: &Run) ->
     Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &sealed).await?)
 }
 
-/// Takes the stamps off the marks of later in-place migrations: what is copied now has not gone through them.
+/// Takes the stamps off the marks of later in-place migrations: what is copied now has not gone through them. Returns
+/// whether there was any.
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
-pub(super) async fn reopen_successors(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+pub(super) async fn reopen_successors(writer: &Writer, assignment: &Assignment) -> Result<bool, Stop> {
+    let mut any = false;
     for later in assignment.registry.successors(assignment.migration.as_ref()) {
         match later.rule() {
-            Rule::InPlace(_) => writer.unstamp_mark(&assignment.state_keys().mark(later.name())).await.map(|_| ())?,
+            Rule::InPlace(_) => any |= writer.unstamp_mark(&assignment.state_keys().mark(later.name())).await?,
             Rule::Rename(_) => {}
         }
     }
-    Ok(())
+    Ok(any)
+}
+
+/// Notes in the run hash that this run writes what later migrations have not seen.
+pub(super) async fn note_reopening(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+    let noted = [("reopened", "true".to_owned())];
+    Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &noted).await?)
 }
 
 /// Begins a run over what a plan saw, or takes up the one under way if it was begun under the same parameters.

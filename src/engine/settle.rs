@@ -3,6 +3,8 @@
 //! Owns the decision about a target that exists and differs: our own stale copy, a conflict that a
 //! policy decides, or somebody's entry that stays.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::OnceCell;
 
 use crate::engine::apply::Order;
@@ -15,6 +17,7 @@ use crate::engine::journal::{self, Run};
 use crate::engine::pass::Tally;
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
+use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::Writer;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::conditional::Outcome;
@@ -70,7 +73,7 @@ pub(super) struct Settler<'a> {
     pub(super) has_heavy: bool,
     pub(super) has_huge: bool,
     /// Whether later in-place migrations were told that something is written which has not gone through them.
-    pub(super) reopened: OnceCell<()>,
+    pub(super) reopening: Reopening,
 }
 
 impl Settler<'_> {
@@ -147,8 +150,7 @@ impl Settler<'_> {
     /// Takes the stamps off later in-place migrations before the first write, not after it: whoever is killed in between
     /// leaves nothing that they were never told of.
     pub(super) async fn before_writing(&self) -> Result<(), Stop> {
-        self.reopened.get_or_try_init(|| journal::reopen_successors(self.writer, self.assignment)).await?;
-        Ok(())
+        self.reopening.tell(self.writer, self.assignment).await
     }
 
     /// Copies; gives the pairs whose target exists.
@@ -237,6 +239,34 @@ impl Settler<'_> {
             )) => true,
         };
         Ok(!is_foreign)
+    }
+}
+
+/// What later in-place migrations are told before the first write of a pass.
+#[derive(Default)]
+pub(super) struct Reopening {
+    told: OnceCell<()>,
+    /// A stamp was taken off, and replicas may not know yet.
+    is_unacknowledged: AtomicBool,
+}
+
+impl Reopening {
+    /// Takes the stamps off their marks, once, and lets replicas know it: a failover must not bring one back.
+    async fn tell(&self, writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+        self.told
+            .get_or_try_init(async || {
+                journal::note_reopening(writer, assignment).await?;
+                if journal::reopen_successors(writer, assignment).await? {
+                    self.is_unacknowledged.store(true, Ordering::SeqCst);
+                }
+                // A try before this one may have failed to wait.
+                if self.is_unacknowledged.load(Ordering::SeqCst) {
+                    wait_for_replicas(writer, assignment).await?;
+                }
+                Ok::<_, Stop>(())
+            })
+            .await?;
+        Ok(())
     }
 }
 

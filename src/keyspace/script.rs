@@ -474,7 +474,7 @@ pub(super) static WRITE_MARK: LazyLock<Script> = LazyLock::new(|| {
         "if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then return 0 end
          for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
          redis.call('HDEL', KEYS[1], 'init_claim')
-         redis.call('HDEL', KEYS[2], 'token', 'started_at', 'targets_before', 'sourceless_before')
+         redis.call('HDEL', KEYS[2], 'token', 'started_at', 'targets_before', 'sourceless_before', 'reopened')
          return 1",
     )
 });
