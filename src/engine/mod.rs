@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod assignment;
+pub mod claim;
 mod classify;
 pub mod cleanup;
 pub mod control;
