@@ -328,6 +328,40 @@ async fn conflicts_stop_apply_until_a_policy_is_chosen() {
 }
 
 #[tokio::test]
+async fn a_finding_blocks_until_it_is_accepted_by_name() {
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let cli = CommandLine::at(&endpoint);
+    let tenant = |id: &str| Entry::new(format!("tenant:{id}"), Value::hash([("id", id)]));
+    let foreign = Entry::new("tenant:{a}:destination:d", Value::hash([("id", "d")]));
+    load(&endpoint, [tenant("a"), tenant("{a}"), foreign]).await;
+    let before = data(&endpoint).await;
+
+    cli.run(&["plan"]).await.expect(0).says("--accept-finding BracedTenant").says("they block apply");
+    cli.run(&["apply", "--yes"]).await.expect(1).fails_with(&["--accept-finding BracedTenant", "spec.acceptFindings"]);
+    for name in ["Memory", "bracedtenant"] {
+        let unknown = cli.run(&["apply", "--yes", "--accept-finding", name]).await.expect(2);
+        assert!(
+            unknown.stderr.contains(&format!("{name:?} is no finding that can be accepted; these can: BracedTenant"))
+        );
+    }
+    data(&endpoint).await.assert_same(&before, "refusals change nothing");
+
+    let hash = async |arguments: &[&str]| {
+        let planned = cli.run(&[&["plan", "--output", "json"], arguments].concat()).await.expect(0).json();
+        let finding = |it: &&Json| it["code"] == "BracedTenant" && it["severity"] == "Error";
+        let finding = planned["plan"]["findings"].as_array().unwrap().iter().find(finding).expect("the finding");
+        (planned["plan"]["hash"].clone(), finding["accepted"].clone())
+    };
+    let accepting = ["--accept-finding", "BracedTenant"];
+    let (refused, accepted) = (hash(&[]).await, hash(&accepting).await);
+    assert_eq!((&refused.1, &accepted.1), (&json!(false), &json!(true)));
+    assert_ne!(refused.0, accepted.0, "who approved the one has not approved the other");
+    let applied = cli.run(&[&["apply", "--yes"][..], &accepting].concat()).await.expect(0);
+    applied.says("accepted: 1 keys lie under tenants with a braced id").says("001_hash_tags: 2 copied");
+}
+
+#[tokio::test]
 async fn another_tools_mark_is_shown_as_unproven_and_proven_by_apply() {
     let redis = Standalone::start(Options::default()).await;
     let endpoint = redis.endpoint();

@@ -20,7 +20,7 @@ const FIXED: [&str; 9] = [
 ];
 
 /// Fields of the spec that may change at any time.
-const MUTABLE: [&str; 19] = [
+const MUTABLE: [&str; 20] = [
     "redis.usernameSecretRef.name",
     "redis.usernameSecretRef.key",
     "redis.passwordSecretRef.name",
@@ -36,6 +36,7 @@ const MUTABLE: [&str; 19] = [
     "limits.keysPerSecond",
     "limits.maxLatency",
     "minReplicas",
+    "acceptFindings",
     "cleanup.after",
     "cleanup.diverged",
     "samples",

@@ -15,6 +15,7 @@ use super::rejected::Rejected;
 use super::v1alpha1::spec::{ApprovalMode, ApprovalSpec};
 use super::v1alpha1::{REQUESTED_AT_ANNOTATION, RedisMigration, RedisMigrationSpec};
 use crate::migrations::{Migration, Registry, Scope};
+use crate::model::acceptance::AcceptedFindings;
 use crate::model::phase::TargetPhase;
 use crate::model::plan::{PlanHash, Terms};
 use crate::model::policy::{ConflictPolicy, DivergedPolicy, Limits, MinReplicas};
@@ -47,6 +48,8 @@ pub struct MigrationRequest {
     pub conflict_policy: ConflictPolicy,
     /// What cleanup does with an original whose target is diverged.
     pub diverged_policy: DivergedPolicy,
+    /// The findings that are accepted by name.
+    pub accepted: AcceptedFindings,
     /// How hard the work may press Redis.
     pub limits: Limits,
     /// How many replicas must acknowledge.
@@ -149,6 +152,7 @@ impl MigrationRequest {
             approval: Approval::from(&spec.approval),
             conflict_policy: spec.conflict_policy,
             diverged_policy: spec.cleanup.diverged,
+            accepted: accepted_findings(spec)?,
             limits: limits(spec)?,
             min_replicas: min_replicas(spec)?,
             cleanup_after: cleanup_after(spec)?,
@@ -168,6 +172,7 @@ impl MigrationRequest {
             parameters: self.scope.parameters.to_string(),
             conflict_policy: format!("{:?}", self.conflict_policy),
             diverged_policy: format!("{:?}", self.diverged_policy),
+            accepted: self.accepted.clone(),
         }
     }
 }
@@ -225,6 +230,11 @@ fn min_replicas(spec: &RedisMigrationSpec) -> Result<MinReplicas, Rejected> {
     u32::try_from(given)
         .map(MinReplicas::Exactly)
         .map_err(|_| Rejected::field("spec.minReplicas", format!("{given} is no number of replicas: write 0 or more")))
+}
+
+fn accepted_findings(spec: &RedisMigrationSpec) -> Result<AcceptedFindings, Rejected> {
+    AcceptedFindings::parse(spec.accept_findings.iter().map(String::as_str))
+        .map_err(|refused| Rejected::field("spec.acceptFindings", refused.to_string()))
 }
 
 fn cleanup_after(spec: &RedisMigrationSpec) -> Result<Duration, Rejected> {

@@ -86,6 +86,7 @@ fn every_field_is_read() {
                 "conflictPolicy": "PreferSource",
                 "limits": { "keysPerSecond": 500, "maxLatency": "10ms" },
                 "minReplicas": 0,
+                "acceptFindings": ["BracedTenant"],
                 "cleanup": { "after": "1h30m", "diverged": "Delete" },
                 "parameters": { "keyLayout": "TenantTag" },
                 "samples": false,
@@ -125,6 +126,7 @@ fn every_field_is_read() {
             parameters: "keyLayout=TenantTag".into(),
             conflict_policy: "PreferSource".into(),
             diverged_policy: "Delete".into(),
+            accepted: AcceptedFindings::parse(["BracedTenant"]).unwrap(),
         }
     );
 }
@@ -149,6 +151,7 @@ fn tls_that_is_not_enabled_is_none() {
 #[case("/spec/limits", json!({ "keysPerSecond": 0 }), "spec.limits.keysPerSecond")]
 #[case("/spec/limits", json!({ "maxLatency": "0s" }), "spec.limits.maxLatency")]
 #[case("/spec/minReplicas", json!(-1), "spec.minReplicas")]
+#[case("/spec/acceptFindings", json!(["Memory"]), "spec.acceptFindings")]
 #[case("/spec/cleanup", json!({ "after": "1d" }), "spec.cleanup.after")]
 #[case("/metadata/namespace", json!(null), "metadata.namespace")]
 #[case("/metadata/uid", json!(null), "metadata.uid")]

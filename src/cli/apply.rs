@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::list::{self, Row, State};
 use crate::cli::screen::{self, counted, number, table};
-use crate::cli::session::{Desk, Pace, now};
+use crate::cli::session::{Acceptance, Desk, Pace, now};
 use crate::cli::{plan, progress, prompt, verify as verify_words};
 use crate::engine::lock::Lease;
 use crate::engine::restore::{self, RestoreReport};
@@ -50,6 +50,8 @@ pub struct ApplyArgs {
     /// application deleted would return. May be given more than once; @FILE reads one key a line
     #[arg(long, value_name = "KEY", requires = "rerun")]
     restore_missing: Vec<String>,
+    #[command(flatten)]
+    acceptance: Acceptance,
     #[command(flatten)]
     pace: Pace,
 }
@@ -176,7 +178,10 @@ fn after(rows: &[Row]) -> String {
 }
 
 fn chosen(desk: &Desk, rows: &[Row], args: &ApplyArgs) -> Result<Vec<Assignment>, Failure> {
-    let assignment = |name: &str| Ok::<_, Failure>(desk.assignment(&desk.migration(name)?, DivergedPolicy::Keep));
+    let accepted = args.acceptance.accepted();
+    let assignment = |name: &str| {
+        Ok::<_, Failure>(desk.assignment(&desk.migration(name)?, DivergedPolicy::Keep).accepting(&accepted))
+    };
     if let Some(row) = rows.iter().find(|row| row.state == State::AppliedForOtherLayout) {
         let message = format!("{} was applied for the other key layout: give --key-layout as it was then", row.name);
         return Err(Failure::new(ExitCode::NotDone, message));

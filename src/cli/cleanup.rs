@@ -8,7 +8,7 @@ use crate::cli::list::{self, Row, State};
 use crate::cli::progress;
 use crate::cli::prompt;
 use crate::cli::screen::{counted, number, table};
-use crate::cli::session::{Desk, Pace, now};
+use crate::cli::session::{Acceptance, Desk, Pace, now};
 use crate::cli::verify::differences;
 use crate::engine::lock::Lease;
 use crate::engine::{Assignment, cleanup, verify};
@@ -37,6 +37,8 @@ pub struct CleanupArgs {
     /// What happens to originals whose target is not equal (any more)
     #[arg(long, value_enum, default_value_t = Diverged::Keep)]
     diverged: Diverged,
+    #[command(flatten)]
+    acceptance: Acceptance,
     #[command(flatten)]
     pace: Pace,
 }
@@ -85,6 +87,7 @@ fn chosen(desk: &Desk, rows: &[Row], args: &CleanupArgs) -> Result<Vec<Assignmen
         Diverged::Keep => DivergedPolicy::Keep,
         Diverged::Delete => DivergedPolicy::Delete,
     };
+    let accepted = args.acceptance.accepted();
     let mut assignments = Vec::new();
     let mut unproven = None;
     let named = args.migration.as_deref().map(|name| desk.migration(name)).transpose()?;
@@ -95,7 +98,9 @@ fn chosen(desk: &Desk, rows: &[Row], args: &CleanupArgs) -> Result<Vec<Assignmen
             Rule::InPlace(_) => false,
         };
         match row.state {
-            State::Applied if leaves_originals => assignments.push(desk.assignment(&migration, diverged)),
+            State::Applied if leaves_originals => {
+                assignments.push(desk.assignment(&migration, diverged).accepting(&accepted));
+            }
             State::Pending | State::Unproven | State::AppliedForOtherLayout if leaves_originals => {
                 unproven = Some(row.name);
             }

@@ -10,13 +10,13 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::list::{self, Row};
 use crate::cli::progress;
 use crate::cli::screen::{bytes, coloured, counted, number, table};
-use crate::cli::session::{Desk, Pace};
+use crate::cli::session::{Acceptance, Desk, Pace};
 use crate::cli::status;
 use crate::engine::{Assignment, plan};
 use crate::keyspace::Keyspace;
 use crate::migrations::Rule;
 use crate::model::count::Unmigrated;
-use crate::model::finding::Severity;
+use crate::model::finding::{Finding, Severity};
 use crate::model::plan::{Plan, Seen};
 use crate::model::policy::{ConflictPolicy, DivergedPolicy};
 use crate::model::time::human_seconds;
@@ -43,6 +43,8 @@ pub struct PlanArgs {
     /// Plan this migration. Default: the next pending one
     migration: Option<String>,
     #[command(flatten)]
+    acceptance: Acceptance,
+    #[command(flatten)]
     pace: Pace,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct PlanView<'a> {
 
 /// Plans the next pending migration, or the named one.
 pub(super) async fn run(desk: &Desk, args: &PlanArgs) -> Result<ExitCode, Failure> {
+    let accepted = args.acceptance.accepted();
     let named = args.migration.as_ref().map(|name| desk.migration(name)).transpose()?;
     let keyspace = desk.connect().await?;
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
@@ -81,7 +84,7 @@ pub(super) async fn run(desk: &Desk, args: &PlanArgs) -> Result<ExitCode, Failur
         desk.screen.result(text, &Planned { migrations: &rows, plan: None, next })?;
         return Ok(ExitCode::Done);
     };
-    let assignment = desk.assignment(&migration, DivergedPolicy::Keep);
+    let assignment = desk.assignment(&migration, DivergedPolicy::Keep).accepting(&accepted);
     let (plan, took) = make(desk, &keyspace, &assignment, args.pace).await?;
     let next = next(desk, &plan, assignment.migration.name(), pending);
     let text = format!("\n{}\n\nNext: {next}", text(&assignment, &plan, took));
@@ -195,15 +198,16 @@ fn findings(seen: &Seen) -> Option<String> {
     if seen.findings.is_empty() {
         return None;
     }
-    let line = |severity: Severity, message: &str| {
-        let (word, colour) = match severity {
+    let line = |finding: &Finding| {
+        let (word, colour) = match finding.severity {
             Severity::Error => ("error  ", AnsiColor::Red),
             Severity::Warning => ("warning", AnsiColor::Yellow),
             Severity::Note => ("note   ", AnsiColor::Cyan),
         };
-        format!("  {}  {message}", coloured(word, colour))
+        let accepted = if finding.accepted { "accepted: " } else { "" };
+        format!("  {}  {accepted}{}", coloured(word, colour), finding.message)
     };
-    let lines: Vec<String> = seen.findings.iter().map(|finding| line(finding.severity, &finding.message)).collect();
+    let lines: Vec<String> = seen.findings.iter().map(line).collect();
     Some(format!("Findings:\n{}", lines.join("\n")))
 }
 

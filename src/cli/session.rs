@@ -15,6 +15,7 @@ use crate::engine::survey::{self, Standing};
 use crate::engine::{Assignment, Control};
 use crate::keyspace::{Keyspace, RedisEndpoint};
 use crate::migrations::{Migration, Registry};
+use crate::model::acceptance::{AcceptedFindings, NotAcceptable};
 use crate::model::plan::Terms;
 use crate::model::policy::{DivergedPolicy, LONGEST_LATENCY, Limits, MinReplicas, SHORTEST_LATENCY};
 use crate::model::progress::Progress;
@@ -35,6 +36,25 @@ pub(super) struct Pace {
     /// Slow down when a round trip to a primary takes longer than this, as 10ms. Default: no limit
     #[arg(long, value_name = "DURATION", value_parser = latency)]
     max_latency: Option<Duration>,
+}
+
+/// Findings that are accepted by name.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Acceptance {
+    /// Go on although this was found; each finding that may be accepted says so. May be given more than once
+    #[arg(long = "accept-finding", value_name = "FINDING", value_parser = acceptable)]
+    names: Vec<AcceptedFindings>,
+}
+
+impl Acceptance {
+    /// The findings that were named.
+    pub(super) fn accepted(&self) -> AcceptedFindings {
+        self.names.iter().cloned().collect()
+    }
+}
+
+fn acceptable(name: &str) -> Result<AcceptedFindings, NotAcceptable> {
+    AcceptedFindings::parse([name])
 }
 
 /// A round trip that can be kept to.
@@ -94,6 +114,7 @@ impl Desk {
                 parameters: scope.parameters.to_string(),
                 conflict_policy: format!("{conflict_policy:?}"),
                 diverged_policy: format!("{diverged:?}"),
+                accepted: AcceptedFindings::default(),
             },
             conflict_policy: *conflict_policy,
             diverged_policy: diverged,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::migrations::state_keys::StateKeys;
 use crate::migrations::{Migration, Registry, Rule, Scope};
+use crate::model::acceptance::AcceptedFindings;
 use crate::model::key::RedisKey;
 use crate::model::plan::Terms;
 use crate::model::policy::{ConflictPolicy, DivergedPolicy, MinReplicas};
@@ -32,6 +33,13 @@ impl Assignment {
     #[must_use]
     pub fn state_keys(&self) -> StateKeys {
         StateKeys::new(self.scope.deployment_id.as_deref())
+    }
+
+    /// The same, with what a person accepted by name.
+    #[must_use]
+    pub fn accepting(mut self, accepted: &AcceptedFindings) -> Self {
+        self.terms.accepted = accepted.clone();
+        self
     }
 
     pub(super) fn rule(&self) -> Rule<'_> {

@@ -79,6 +79,7 @@ fn change(scope: &Scope, rule: &dyn InPlace, key: &RedisKey, value: &mut Value) 
 mod tests {
     use super::*;
     use crate::migrations::Registry;
+    use crate::model::acceptance::AcceptedFindings;
     use crate::model::plan::Terms;
     use crate::model::policy::{ConflictPolicy, DivergedPolicy, MinReplicas};
 
@@ -96,6 +97,7 @@ mod tests {
                 parameters: text(),
                 conflict_policy: text(),
                 diverged_policy: text(),
+                accepted: AcceptedFindings::default(),
             },
             conflict_policy: ConflictPolicy::Fail,
             diverged_policy: DivergedPolicy::Keep,

@@ -19,6 +19,7 @@ use crate::keyspace::pieces::HUGE_BYTES;
 use crate::keyspace::supposed::HEAVY_BYTES;
 use crate::keyspace::topology::Topology;
 use crate::migrations::{InPlace, Rename, Rule};
+use crate::model::acceptance::{AcceptedFindings, how_to_accept};
 use crate::model::change::FieldChange;
 use crate::model::count;
 use crate::model::entry::Expiry;
@@ -50,6 +51,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     seen.differences_are_ours = journal::read_run(keyspace, assignment).await?.began_over_nothing(assignment);
     seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
     seen.findings.extend(findings_of(&seen, tally.obstacle, tally.scattered));
+    mark_accepted(&mut seen.findings, &assignment.terms.accepted);
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));
     Ok(Plan { hash: assignment.terms.plan_hash(&seen), seen })
 }
@@ -261,6 +263,13 @@ async fn compare_existing(
     Ok(())
 }
 
+/// A finding that was accepted stays among the others, as one that blocks nothing.
+fn mark_accepted(findings: &mut [Finding], accepted: &AcceptedFindings) {
+    for finding in findings {
+        finding.accepted = accepted.contains(finding.code);
+    }
+}
+
 /// Findings that follow from what was seen.
 fn findings_of(seen: &Seen, obstacle: Option<&'static str>, scattered: u64) -> Vec<Finding> {
     let reason = |reason| seen.unmigrated.by_reason.get(&reason).copied().unwrap_or_default();
@@ -282,10 +291,11 @@ fn findings_of(seen: &Seen, obstacle: Option<&'static str>, scattered: u64) -> V
     let braced = reason(UnmigratedReason::BracedTenant);
     if braced > 0 {
         let message = format!(
-            "{braced} keys lie under tenants with a braced id, whose legacy and current names collide; \
-             they stay where they are: move them by hand"
+            "{braced} keys lie under tenants with a braced id, whose legacy and current names collide, so they stay \
+             where they are and Outpost loses sight of them: move them by hand, or {}",
+            how_to_accept(FindingCode::BracedTenant)
         );
-        findings.push(Finding::warning(FindingCode::BracedTenant, message));
+        findings.push(Finding::error(FindingCode::BracedTenant, message));
     }
     let ambiguous = reason(UnmigratedReason::AmbiguousTarget);
     if ambiguous > 0 {

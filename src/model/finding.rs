@@ -63,22 +63,34 @@ pub struct Finding {
     pub severity: Severity,
     /// What was found and what to do about it, without values or credentials.
     pub message: String,
+    /// Whether a person accepted it by name, so that it blocks nothing.
+    pub accepted: bool,
 }
 
 impl Finding {
     /// A finding that blocks apply.
     pub fn error(code: FindingCode, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Error, message: message.into() }
+        Self::new(code, Severity::Error, message)
     }
 
     /// A finding to think about.
     pub fn warning(code: FindingCode, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Warning, message: message.into() }
+        Self::new(code, Severity::Warning, message)
     }
 
     /// A finding that is good to know.
     pub fn note(code: FindingCode, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Note, message: message.into() }
+        Self::new(code, Severity::Note, message)
+    }
+
+    fn new(code: FindingCode, severity: Severity, message: impl Into<String>) -> Self {
+        Self { code, severity, message: message.into(), accepted: false }
+    }
+
+    /// Whether it blocks its step: an error that nobody accepted.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        self.severity == Severity::Error && !self.accepted
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns everything that can be decided without looking at anything: no I/O, no clock, no async.
 //! Refuses to know Redis connections, Kubernetes objects and Outpost's key names.
 
+pub mod acceptance;
 pub mod admission;
 pub mod change;
 pub mod count;

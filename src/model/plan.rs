@@ -8,9 +8,11 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::model::acceptance::AcceptedFindings;
 use crate::model::count::{Lasting, PerEntity, Sample, Unmigrated};
 use crate::model::finding::{Finding, FindingCode, Severity};
 use crate::model::key::RedisKey;
+use crate::model::phase::Step;
 
 /// Version of what a plan decides; raised when the same decisions would mean different work.
 pub const PLAN_VERSION: u32 = 1;
@@ -59,6 +61,8 @@ pub struct Terms {
     pub conflict_policy: String,
     /// The policy for originals whose target is diverged.
     pub diverged_policy: String,
+    /// The findings that a person accepted by name.
+    pub accepted: AcceptedFindings,
 }
 
 impl Terms {
@@ -96,6 +100,7 @@ impl Terms {
             ("conflicts", (seen.conflicts > 0 && !seen.differences_are_ours).to_string()),
             ("unprovenMark", seen.mark_is_unproven.to_string()),
         ]);
+        decisions.extend(self.accepted_for(Step::Apply));
         PlanHash::of(&decisions)
     }
 
@@ -104,7 +109,13 @@ impl Terms {
     pub fn cleanup_hash(&self) -> PlanHash {
         let mut decisions = self.common();
         decisions.push(("cleanup.diverged", self.diverged_policy.clone()));
+        decisions.extend(self.accepted_for(Step::Cleanup));
         PlanHash::of(&decisions)
+    }
+
+    /// What a hash covers of the accepted findings; nothing without any, so that earlier approvals stay valid.
+    fn accepted_for(&self, step: Step) -> Option<(&'static str, String)> {
+        self.accepted.names_for(step).map(|names| ("acceptedFindings", names))
     }
 }
 
@@ -178,7 +189,7 @@ pub struct Plan {
 impl Plan {
     /// Findings that block apply.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
-        self.seen.findings.iter().filter(|finding| finding.severity == Severity::Error)
+        self.seen.findings.iter().filter(|finding| finding.blocks())
     }
 }
 
@@ -195,7 +206,30 @@ mod tests {
             parameters: "keyLayout=Outpost".into(),
             conflict_policy: "Fail".into(),
             diverged_policy: "Keep".into(),
+            accepted: AcceptedFindings::default(),
         }
+    }
+
+    #[test]
+    fn a_hash_without_accepted_findings_is_what_it_was_before_there_were_any() {
+        let mut seen = Seen::default();
+        let plan = "sha256:3d062784f673dbd8addb8fdb2110eab0643b53b8c02c5ef8eebd8956560597ad";
+        assert_eq!(terms().plan_hash(&seen).as_str(), plan);
+        let cleanup = "sha256:2d21c3125ff9584cf46dd57e3ca5ee55066948b7b0eae7cb871133315e664f9c";
+        assert_eq!(terms().cleanup_hash().as_str(), cleanup);
+
+        seen.findings.push(Finding::warning(FindingCode::BracedTenant, "as it was"));
+        let as_warning = terms().plan_hash(&seen);
+        seen.findings = vec![Finding::error(FindingCode::BracedTenant, "as it is")];
+        assert_eq!(terms().plan_hash(&seen), as_warning, "how severe it is changes no hash");
+    }
+
+    #[test]
+    fn an_accepted_finding_changes_the_hash_of_the_step_that_it_blocks() {
+        let accepted = AcceptedFindings::parse(["BracedTenant"]).expect("an acceptable name");
+        let accepting = Terms { accepted, ..terms() };
+        assert_ne!(accepting.plan_hash(&Seen::default()), terms().plan_hash(&Seen::default()));
+        assert_eq!(accepting.cleanup_hash(), terms().cleanup_hash());
     }
 
     #[test]

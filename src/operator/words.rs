@@ -12,6 +12,7 @@ use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
 use crate::keyspace::{Fault, FaultClass};
 use crate::model::admission::{Held, HeldBy};
+use crate::model::finding::Finding;
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step, TargetPhase};
 use crate::model::plan::Plan;
@@ -97,12 +98,20 @@ fn planned(plan: &Plan) -> Verdict {
         seen.already_migrated,
         seen.conflicts,
         seen.unmigrated.total()
-    );
+    ) + &accepted(&seen.findings);
     Verdict::new(Reason::Progressing, format!("planned: {message}")).reached(
         TargetPhase::Planned,
         Reason::Complete,
         message,
     )
+}
+
+/// What goes on although it was found, since a person accepted it; nothing without any.
+fn accepted(findings: &[Finding]) -> String {
+    let mut names: Vec<String> =
+        findings.iter().filter(|finding| finding.accepted).map(|finding| finding.code.to_string()).collect();
+    names.dedup();
+    if names.is_empty() { String::new() } else { format!("; accepted by name: {}", names.join(", ")) }
 }
 
 fn applied(report: &ApplyReport) -> Verdict {

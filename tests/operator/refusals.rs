@@ -50,6 +50,7 @@ async fn what_cannot_be_followed_is_refused_with_words_to_act_on() {
         (json!({ "approval": { "planHash": "abc" } }), "spec.approval.planHash"),
         (json!({ "migration": "hash tags" }), "spec.migration"),
         (json!({ "minReplicas": -1 }), "spec.minReplicas"),
+        (json!({ "acceptFindings": ["Braced Tenant"] }), "spec.acceptFindings"),
     ] {
         let refused = site.try_create("bad", spec(&endpoint, bad)).await.expect_err(word);
         assert!(refused.contains(word), "{word}: {refused}");
@@ -63,6 +64,10 @@ async fn what_cannot_be_followed_is_refused_with_words_to_act_on() {
         eventually(SOON, "an event", async || site.events("unknown").into_iter().find(|it| it.1 == "UnknownMigration"))
             .await;
     assert_eq!(event.0, "Warning");
+
+    site.create("lenient", spec(&endpoint, json!({ "acceptFindings": ["Memory"] }))).await;
+    let lenient = site.wait_reason("lenient", SOON, "InvalidSpec").await;
+    assert!(condition(&lenient, "Stalled").expect("Stalled").2.contains("BracedTenant"), "the acceptable are listed");
 
     site.create("elsewhere", spec(&endpoint, json!({ "redis": { "host": "169.254.169.254" } }))).await;
     let elsewhere = site.wait_reason("elsewhere", SOON, "InvalidSpec").await;
@@ -131,6 +136,34 @@ async fn preflight_stops_before_an_eviction_could_push_originals_out() {
     site.wait_ready(NAME, SOON, Phase::Verified).await;
     data(&redis.endpoint()).await.assert_same(&migrated(&before), "it went on");
     assert_left_clean(&site, &redis.endpoint()).await;
+}
+
+#[tokio::test]
+async fn a_finding_stalls_until_it_is_accepted_by_name() {
+    let site = Site::new("accepted").await;
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let tenant = |id: &str| Entry::new(format!("tenant:{id}"), Value::hash([("id", id)]));
+    let foreign = Entry::new("tenant:{a}:destination:d", Value::hash([("id", "d")]));
+    load(&endpoint, [tenant("a"), tenant("{a}"), foreign]).await;
+    let before = data(&endpoint).await;
+    let _operator = site.operator().await;
+    site.create(NAME, spec(&endpoint, json!({}))).await;
+    let stalled = site.wait_reason(NAME, SOON, "PreflightFailed").await;
+    assert_kstatus(&stalled);
+    let message = condition(&stalled, "Ready").expect("Ready").2;
+    assert!(message.contains("spec.acceptFindings: [BracedTenant]"), "{message}");
+    data(&endpoint).await.assert_same(&before, "nothing is copied");
+
+    site.patch(NAME, json!({ "acceptFindings": ["BracedTenant"] })).await;
+    let done = site.wait_ready(NAME, SOON, Phase::Verified).await;
+    let findings = done.plan.expect("a plan").findings;
+    assert!(findings.iter().any(|finding| finding.code == "BracedTenant" && finding.accepted), "{findings:?}");
+    eventually(SOON, "an event", async || {
+        site.events(NAME).into_iter().find(|it| it.1 == "Planned" && it.2.contains("accepted by name: BracedTenant"))
+    })
+    .await;
+    assert_left_clean(&site, &endpoint).await;
 }
 
 #[tokio::test]

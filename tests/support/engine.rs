@@ -14,6 +14,7 @@ use outpost_migrate_redis::engine::{apply, cleanup, plan, verify};
 use outpost_migrate_redis::keyspace::endpoint::{ClientCertificate, RedisEndpoint, Tls};
 use outpost_migrate_redis::keyspace::{Keyspace as Connected, Writer};
 use outpost_migrate_redis::migrations::{KeyLayout, Parameters, Registry, Scope};
+use outpost_migrate_redis::model::acceptance::AcceptedFindings;
 use outpost_migrate_redis::model::plan::{Plan, Terms};
 use outpost_migrate_redis::model::policy::{ConflictPolicy, DivergedPolicy, Limits, MinReplicas};
 use outpost_migrate_redis::model::progress::Progress;
@@ -63,6 +64,7 @@ impl Bench {
                 parameters: parameters.to_string(),
                 conflict_policy: "Fail".to_owned(),
                 diverged_policy: "Keep".to_owned(),
+                accepted: AcceptedFindings::default(),
             },
             conflict_policy: ConflictPolicy::Fail,
             diverged_policy: DivergedPolicy::Keep,
@@ -79,6 +81,13 @@ impl Bench {
 
     pub fn diverged(mut self, policy: DivergedPolicy) -> Self {
         self.assignment.diverged_policy = policy;
+        self
+    }
+
+    /// The engine, told of findings that a person accepted.
+    pub fn accepting(mut self, names: &[&str]) -> Self {
+        let accepted = AcceptedFindings::parse(names.iter().copied()).expect("names of acceptable findings");
+        self.assignment = self.assignment.accepting(&accepted);
         self
     }
 

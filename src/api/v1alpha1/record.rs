@@ -108,6 +108,7 @@ impl From<&Finding> for FindingStatus {
             code: finding.code.to_string(),
             severity: format!("{:?}", finding.severity),
             message: finding.message.clone(),
+            accepted: finding.accepted,
         }
     }
 }

@@ -9,6 +9,7 @@
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::fixed::{OTHER_DEPLOYMENT, OTHER_MIGRATION, OTHER_PARAMETERS, OTHER_REDIS, fixed};
 use super::samples::Samples;
@@ -97,6 +98,25 @@ pub struct RedisMigrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16))]
     pub min_replicas: Option<i32>,
+
+    /// Findings that are accepted by name, as `BracedTenant`, so that they do not block their step.
+    /// Only some may be accepted; each says so in its message. A name that is not one of these is
+    /// refused with the list. By default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend(
+            "items" = json!({
+                "type": "string",
+                "description": "Name of a finding, as its code in `status.plan.findings`.",
+                "pattern": "^[A-Za-z]+$",
+                "minLength": 1,
+                "maxLength": 63,
+            }),
+            "x-kubernetes-list-type" = "set"
+        )
+    )]
+    pub accept_findings: Vec<String>,
 
     /// When originals are removed, and which. Cleanup happens only with `targetPhase: CleanedUp`.
     #[serde(default)]

@@ -160,6 +160,14 @@ pub struct FindingStatus {
     pub severity: String,
     /// What was found and what to do about it.
     pub message: String,
+    /// Whether `spec.acceptFindings` names it, so that it blocks nothing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub accepted: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field in by reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How far a step is.
