@@ -1,17 +1,20 @@
 //! Whether the schema is current: what `init` and the init container decide.
 //!
-//! Owns that decision, the initialisation of a fresh keyspace, and the proof of other tools' marks. Knows
-//! of Outpost only what makes its keyspace fresh. Prints nothing, and leaves it to the caller to wait.
+//! Owns that decision, the initialisation of a fresh keyspace, and the proof of other tools' marks: of many gates that
+//! wait, one reads the keyspace for it, and the others watch the marks. Knows of Outpost only what makes its keyspace
+//! fresh. Prints nothing, and leaves it to the caller to wait.
 
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::claim::{Claim, Claimed};
 use crate::engine::init::{self, Initialised};
 use crate::engine::lock::{self, Holder, Lease, LockRequest, Taken};
 use crate::engine::survey::{self, Standing};
 use crate::engine::{Assignment, Control, Stop, emptiness, verify};
-use crate::keyspace::{Keyspace, Writer};
+use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::{Registry, Scope};
 use crate::model::mark::Mark;
 use crate::model::plan::{PlanHash, Seen};
@@ -41,6 +44,8 @@ pub struct Gate {
     pub stop: CancellationToken,
     /// The wall clock.
     pub now: fn() -> UnixMillis,
+    /// The claim on comparing everything, from the first time on until [`Gate::end`].
+    pub claim: Mutex<Option<Claim>>,
 }
 
 /// What the gate found.
@@ -79,6 +84,8 @@ pub enum Why {
         /// Sources without a target, or entries still to be changed.
         entries: Option<u64>,
     },
+    /// Another tool marked it, and another gate is at proving that.
+    ProvenElsewhere,
 }
 
 /// What stands in the marks, to tell whether anything changed.
@@ -122,6 +129,12 @@ struct JudgedMarks {
     is_to_write: bool,
 }
 
+impl JudgedMarks {
+    fn verdict(self) -> Verdict {
+        if self.pending.is_empty() { Verdict::Current { initialised: false } } else { Verdict::Pending(self.pending) }
+    }
+}
+
 /// Whether a mark of this kind may have to be written, stamped or withdrawn.
 fn may_write(readiness: Readiness) -> bool {
     matches!(readiness, Readiness::Unproven | Readiness::Claimed | Readiness::NotApplicableButUnmarked)
@@ -152,6 +165,13 @@ impl Gate {
             initialised |= done? == Initialised::Done;
         }
         Err(Stop::SourceChanging { changed: 1 })
+    }
+
+    /// Gives back what it holds; to be called once it is not to look again.
+    pub async fn end(&self) {
+        if let Some(claim) = self.claim.lock().await.take() {
+            claim.give_back().await;
+        }
     }
 
     /// What stands in the marks now. Costs the same however much the keyspace holds, which a look behind another
@@ -216,7 +236,8 @@ impl Gate {
 
     /// The keyspace holds entries: proves other tools' marks, and says what is pending.
     ///
-    /// A look without the lock comes first: who waits behind a false mark must not keep others from applying.
+    /// A look without the lock comes first: who waits behind a false mark must not keep others from applying. Who may
+    /// only read leaves it at that, and believes what it has seen.
     async fn judge_existing(&self, keyspace: &Keyspace, open: Vec<Open<'_>>) -> Result<Verdict, Stop> {
         if !open.iter().any(|(_, _, readiness)| may_write(*readiness)) {
             return Ok(Verdict::Pending(open.iter().filter_map(|open| pending(open, None)).collect()));
@@ -224,22 +245,20 @@ impl Gate {
         let seen = self.judge_marks(keyspace, None).await?;
         if !seen.is_to_write {
             // Somebody else may have stamped meanwhile what was open before.
-            let is_current = seen.pending.is_empty();
-            return Ok(if is_current {
-                Verdict::Current { initialised: false }
-            } else {
-                Verdict::Pending(seen.pending)
-            });
+            return Ok(seen.verdict());
         }
-        let lease = match self.take_lock(keyspace).await? {
+        let taken = match self.take_lock(keyspace).await {
+            Err(Stop::Fault(Fault { class: FaultClass::NotPermitted, .. })) => return Ok(seen.verdict()),
+            taken => taken?,
+        };
+        let lease = match taken {
             Taken::Ours(lease) => lease,
             Taken::Held(holder) if seen.pending.is_empty() => return Ok(Verdict::Locked(Box::new(holder))),
             Taken::Held(_) => return Ok(Verdict::Pending(seen.pending)),
         };
         let judged = self.judge_marks_under(&lease).await;
         lease.release().await;
-        let pending = judged?.pending;
-        Ok(if pending.is_empty() { Verdict::Current { initialised: false } } else { Verdict::Pending(pending) })
+        Ok(judged?.verdict())
     }
 
     async fn judge_marks_under(&self, lease: &Lease) -> Result<JudgedMarks, Stop> {
@@ -258,14 +277,14 @@ impl Gate {
         for open in &judged[..last] {
             let (assignment, standing, readiness) = open;
             let found = match readiness {
+                Readiness::Unproven if is_behind_pending => pending(open, None),
+                Readiness::Unproven if !self.may_compare(keyspace).await? => {
+                    Some(Pending { migration: standing.migration.name(), why: Why::ProvenElsewhere })
+                }
                 Readiness::Unproven => {
-                    let entries = if is_behind_pending {
-                        None
-                    } else {
-                        Some(self.unapplied(keyspace, writer, assignment).await?)
-                    };
-                    all.is_to_write |= entries == Some(0);
-                    pending(open, entries).filter(|_| entries != Some(0))
+                    let entries = self.unapplied(keyspace, writer, assignment).await?;
+                    all.is_to_write |= entries == 0;
+                    pending(open, Some(entries)).filter(|_| entries > 0)
                 }
                 Readiness::Claimed => {
                     all.is_to_write = true;
@@ -288,6 +307,24 @@ impl Gate {
             all.pending.extend(found.filter(|_| self.is_required(standing)));
         }
         Ok(all)
+    }
+
+    /// Whether this gate is the one that compares everything. One that may not claim that compares for itself.
+    async fn may_compare(&self, keyspace: &Keyspace) -> Result<bool, Stop> {
+        let mut claim = self.claim.lock().await;
+        if claim.as_ref().is_some_and(Claim::holds) {
+            return Ok(true);
+        }
+        let Some(first) = self.assignments.first() else { return Ok(true) };
+        let key = first.state_keys().gate_claim();
+        match Claim::take(keyspace, key, &self.holder).await? {
+            Claimed::Ours(ours) => {
+                *claim = Some(ours);
+                Ok(true)
+            }
+            Claimed::ByAnother => Ok(false),
+            Claimed::NotPermitted => Ok(true),
+        }
     }
 
     /// How many entries show that a migration was not applied; with a writer, the mark is stamped if there are none.

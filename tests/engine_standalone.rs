@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt;
 use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::engine::verify;
@@ -14,6 +16,7 @@ use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::count::PerEntity;
 use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::policy::{ConflictPolicy, DivergedPolicy};
+use outpost_migrate_redis::model::slot::SlotSet;
 use rstest::rstest;
 
 use support::engine::{
@@ -609,4 +612,47 @@ async fn a_stopped_cleanup_is_resumed() {
     let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
     assert_eq!(report.removed, left as u64);
     expected.cleaned_up().assert_same(&bench.snapshot().await.0, "cleaned up");
+}
+
+/// On a Redis that others use too, names of foreign keys would be most of what a pass reads.
+#[rstest]
+#[case(KeyLayout::Outpost)]
+#[case(KeyLayout::TenantTag)]
+#[tokio::test]
+async fn names_of_foreign_keys_are_not_sent(#[case] layout: KeyLayout) {
+    let redis = start().await;
+    let bench = Bench::with_layout(&redis.endpoint(), layout);
+    let expected = Expected::load_for(&bench.redis, 50, layout).await;
+    let foreign = (0..20_000).map(|number| Entry::new(format!("session:{number:060}"), Value::string("x")));
+    load(&bench.redis, foreign).await;
+    let mut connection = redis.connection().await;
+    let mut sent = async || {
+        let info: String = redis::cmd("INFO").arg("stats").query_async(&mut connection).await.expect("INFO");
+        let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")).expect("a counter");
+        line.trim().parse::<u64>().expect("a number")
+    };
+    let before = sent().await;
+    let plan = bench.plan().await.expect("a plan");
+    let bytes = sent().await - before;
+    assert_eq!(plan.seen.total_sources(), expected.sources());
+    assert!(bytes < 500_000, "{bytes} bytes were sent, where foreign names are more than a million");
+}
+
+/// What a pass is to see is seen, whatever its prefixes are made of.
+#[tokio::test]
+async fn a_pass_finds_every_key_of_strange_prefixes() {
+    let redis = start().await;
+    let endpoint = redis.endpoint();
+    let prefixes: Vec<Vec<u8>> =
+        [&b"a[b-d]*:"[..], b"^]\\-x", b"\xff\x00?{", b"--]", b"\\\\^"].map(<[u8]>::to_vec).into();
+    let keys = prefixes.iter().flat_map(|prefix| [prefix.clone(), [prefix, &b"tail"[..]].concat()]);
+    let keys: BTreeSet<Vec<u8>> = keys.collect();
+    let near = [&b"ab"[..], b"a", b"]", b"^", b"b[b-d]*:", b"-", b"\\"].map(|key| Entry::new(key, Value::string("x")));
+    load(&endpoint, keys.iter().map(|key| Entry::new(key, Value::string("x"))).chain(near)).await;
+    let keyspace = Bench::new(&endpoint).keyspace().await;
+    for look in keyspace.looks(&SlotSet::empty()).await.expect("looks") {
+        let pages: Vec<_> = keyspace.scan(&look, &prefixes).try_collect().await.expect("pages");
+        let found: BTreeSet<Vec<u8>> = pages.concat().iter().map(|key| key.as_bytes().to_vec()).collect();
+        assert_eq!(found, keys);
+    }
 }

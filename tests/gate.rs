@@ -15,6 +15,7 @@ use support::command_line::{CommandLine, Ran};
 use support::engine::{Bench, Expected, LOCKS, is_state, run_on_owner};
 use support::events::Events;
 use support::fixture::read_fixture;
+use support::generator::now_ms;
 use support::load::load;
 use support::process::{Process, Signal};
 use support::proxy::Proxy;
@@ -27,6 +28,8 @@ use support::wait::eventually_true;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_outpost-migrate-redis");
 const MIGRATIONS: [&str; 3] = ["001_hash_tags", "002_timestamps", "003_entity"];
+/// What the gate that compares holds.
+const GATE_CLAIM: &[u8] = b"outpost:migration:gate";
 const OTHERS_TIME: &str = "2026-01-02T03:04:05Z";
 
 async fn start() -> Standalone {
@@ -652,7 +655,7 @@ async fn a_gate_behind_a_false_mark_takes_no_lock() {
     }
     let events = Events::listen(&redis).await;
     current(&redis).await.assert_code(1).assert_said("marked by another tool");
-    events.assert_only(|_| false).await;
+    events.assert_only(|key| key == GATE_CLAIM).await;
 
     let bench = Bench::new(&redis);
     let held = bench.hold().await;
@@ -784,4 +787,93 @@ async fn a_legacy_key_after_an_init_that_was_killed_between_its_stamps_is_not_st
     assert_eq!(next.code, Some(1), "{}", next.said);
     assert!(next.said.contains("001_hash_tags"), "{}", next.said);
     assert!(marks(&redis).await.is_empty(), "what the dead one stamped and claimed is withdrawn");
+}
+
+/// Every pod of a Deployment waits, and one look is enough for all of them.
+#[tokio::test]
+async fn of_many_gates_behind_a_false_mark_one_looks() {
+    let server = start().await;
+    let redis = server.endpoint();
+    Expected::load(&redis, 3000).await;
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    let line = command_line(&redis);
+    let counters = reset_counters(&redis).await;
+    line.run(&["init", "--current"]).await.assert_code(1);
+    let scans = async || called(&mut counters.clone()).await.get("scan").copied().unwrap_or_default();
+    let one_look = scans().await;
+    assert!(one_look > 10, "a look reads the whole keyspace");
+
+    reset_counters(&redis).await;
+    let waiting: Vec<Process> = (0..6).map(|_| line.start(&["init", "--current", "--wait", "5m"])).collect();
+    for gate in &waiting {
+        let says = async || gate.log().contains("marked by another tool");
+        eventually_true(Duration::from_secs(60), "it says what it waits for", says).await;
+    }
+    let claim = snapshot(&redis).await[GATE_CLAIM].expiry_ms;
+    assert!(claim.is_some_and(|at| at <= now_ms() + 30_000), "the claim of a gate that died ends by itself: {claim:?}");
+    let counted = waiting.iter().filter(|gate| gate.log().contains("but not applied to")).count();
+    assert_eq!(counted, 1, "gates that looked");
+    // The one that looked may do it again, a twentieth of the time.
+    let together = scans().await;
+    assert!(together < 3 * one_look, "{together} pages were read by six gates, {one_look} by one");
+
+    // A pod that does not wait is told why it can't know more.
+    let ran = line.run(&["init", "--current"]).await;
+    ran.assert_code(1).assert_said("marked by another tool").assert_said("another gate");
+    line.run(&["apply", "--all", "--yes"]).await.assert_code(0);
+    for gate in &waiting {
+        CommandLine::end(gate).await.assert_code(0).assert_said("Current");
+    }
+    let state = snapshot(&redis).await.filter(|key, _| is_state(key));
+    assert!(!state.contains_key(GATE_CLAIM), "the claim is given back");
+}
+
+/// The claim of a gate that died ends by itself, and the next one looks.
+#[tokio::test]
+async fn a_gate_that_waits_takes_over_from_one_that_died() {
+    let server = start().await;
+    let redis = server.endpoint();
+    set_fields(&redis, "tenant:{a}:tenant", &[("id", "a"), ("created_at", "1"), ("entity", "tenant")]).await;
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    load(&redis, [Entry::new(GATE_CLAIM, Value::string("dead"))]).await;
+    let line = command_line(&redis);
+    let waiting = line.start(&["init", "--current", "--wait", "60s"]);
+    let is_waiting = async || waiting.log().contains("another gate");
+    eventually_true(Duration::from_secs(30), "it waits for the other gate", is_waiting).await;
+    // As the claim of a gate that died does by itself.
+    run_on_owner(&redis, GATE_CLAIM, redis::cmd("PEXPIRE").arg(GATE_CLAIM).arg(1)).await;
+    CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
+    assert!(marks(&redis).await.values().all(|fields| fields.contains_key("verified_at")));
+}
+
+/// Who may only read can tell that a mark is true as well as others; it leaves no trace.
+#[rstest]
+#[case::true_marks(true)]
+#[case::false_marks(false)]
+#[tokio::test]
+async fn a_gate_that_may_not_write_looks_and_writes_nothing(#[case] is_true: bool) {
+    let users = vec!["reader on >secret ~* &* +@all -@write".to_owned()];
+    let server = Standalone::start(Options { acl_users: users, ..Options::default() }).await;
+    let redis = server.endpoint();
+    set_fields(&redis, "tenant:{a}:tenant", &[("id", "a"), ("created_at", "1"), ("entity", "tenant")]).await;
+    if !is_true {
+        add_legacy_tenant(&redis, "b").await;
+    }
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    let events = Events::listen(&redis).await;
+    let line = command_line(&redis).with("--redis-username=reader").with("--redis-password=secret");
+    let ran = line.run(&["init", "--current"]).await;
+    events.assert_only(|_| false).await;
+    if is_true {
+        ran.assert_code(0).assert_said("Current");
+    } else {
+        ran.assert_code(1).assert_said("but not applied to 1 entry");
+    }
+    assert!(marks(&redis).await.values().all(|fields| !fields.contains_key("verified_at")));
 }

@@ -421,7 +421,7 @@ async fn a_mark_depends_on_its_own_run() {
     let (plan, run) = held.begin(&control).await.expect("a plan");
     held.apply(&control, &plan, &run).await.expect("a pass");
     let proof = held.prove(&control, &plan, &run).await.expect("a proof");
-    journal::begin_run(&held.writer, &bench.assignment, "another", 0, now()).await.expect("another run");
+    journal::begin_run(&held.writer, &bench.assignment, "another", &plan.seen, now()).await.expect("another run");
     assert_eq!(held.mark(proof).await.map(|_| ()), Err(Stop::RunLost));
     held.release().await;
     let keys: BTreeSet<Vec<u8>> = bench.snapshot().await.1.keys().cloned().collect();

@@ -115,7 +115,7 @@ async fn scripts_work_for_the_documented_user(
     let bench = bench(&redis);
     let held = bench.hold().await;
     let writer = &held.writer;
-    assert_eq!(writer.hold(&[&premise]).await, [true]);
+    assert_eq!(writer.hold(&[&premise]).await, [Some(false)]);
     assert!(writer.measure_supposed(&[&premise]).await[0].is_some_and(|bytes| bytes > 0));
     for spare in [Spare::None, Spare::Heavy] {
         assert_eq!(writer.compare_supposed(&supposed, spare).await, Ok(vec![Some(Comparison::TargetMissing)]));
@@ -123,7 +123,10 @@ async fn scripts_work_for_the_documented_user(
     assert_eq!(writer.copy_supposed(&supposed, Spare::Heavy).await, Ok(vec![Some(Copied::Made)]));
     assert_eq!(writer.copy_supposed(&supposed, Spare::None).await, Ok(vec![Some(Copied::TargetExists)]));
     for spare in [Spare::None, Spare::Heavy] {
-        assert_eq!(writer.compare_supposed(&supposed, spare).await, Ok(vec![Some(Comparison::Equal)]));
+        assert_eq!(
+            writer.compare_supposed(&supposed, spare).await,
+            Ok(vec![Some(Comparison::Equal { expires: false })])
+        );
     }
     let unlinked = writer.unlink_supposed(&supposed, writer.disturbances()).await;
     assert_eq!(unlinked, Ok(vec![(!redis.cluster).then_some(Outcome::Done)]));

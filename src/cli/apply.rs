@@ -308,7 +308,7 @@ async fn work(
 ) -> Result<(ApplyReport, VerifyReport), Failure> {
     let name = assignment.migration.name();
     journal::keep_alive(lease, assignment);
-    let run = journal::begin_run(writer, assignment, lease.token(), plan.seen.targets_before(), now()).await?;
+    let run = journal::begin_run(writer, assignment, lease.token(), &plan.seen, now()).await?;
     let (control, watched) = desk.control(pace);
     let applying = apply::apply(writer, assignment, &control, plan, &run);
     let applied = progress::shown(desk.screen, name, watched, applying).await.map_err(|stop| refused(desk, stop))?;
@@ -319,8 +319,12 @@ async fn work(
     Ok((applied, verified))
 }
 
-/// Shows which targets are in conflict before the failure says so.
+/// Shows which targets are concerned before the failure says how many.
 fn refused(desk: &Desk, stop: Stop) -> Failure {
+    if let Stop::SourcesGone { sample, .. } = &stop {
+        let rows = sample.iter().map(|key| vec![key.to_string()]);
+        let _ = desk.screen.text(table(&["WITHOUT A SOURCE, FOR EXAMPLE"], rows.collect()));
+    }
     if let Stop::Conflicts(report) = &stop {
         let rows = report.conflict_sample.iter().map(|(source, target)| vec![source.to_string(), target.to_string()]);
         let shown = table(&["SOURCE", "TARGET IN CONFLICT, FOR EXAMPLE"], rows.collect());
@@ -341,7 +345,7 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         kept_different: verified.different,
         ended: applied.ended,
         compared_equal: verified.equal,
-        unmigrated: applied.unmigrated.total(),
+        unmigrated: verified.unmigrated.total(),
     })?;
     let counts = [
         (applied.copied, "copied"),

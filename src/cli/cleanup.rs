@@ -67,7 +67,8 @@ struct CleanedUp<'a> {
     kept_diverged: u64,
     kept_changed: u64,
     gone: u64,
-    unmigrated: u64,
+    /// As the comparison before counted; `null` with `--force`, which leaves it out.
+    unmigrated: Option<u64>,
     kept_sample: Vec<String>,
     findings: &'a [Finding],
 }
@@ -142,13 +143,14 @@ async fn clean_up_all(
 
 async fn clean_up(desk: &Desk, args: &CleanupArgs, writer: &Writer, assignment: &Assignment) -> Result<(), Failure> {
     let name = assignment.migration.name();
-    let mut total = None;
+    let (mut total, mut unmigrated) = (None, None);
     if !args.force {
         let (control, progress) = desk.control(args.pace);
         let comparing = verify::compare(writer, assignment, &control, None);
         let report = progress::shown(desk.screen, name, progress, comparing).await?;
         desk.screen.text(compared(name, &report, args.diverged))?;
         total = Some(report.equal + report.different);
+        unmigrated = Some(report.unmigrated.total());
     }
     if total != Some(0) {
         let findings = cleanup::findings(writer, assignment).await?;
@@ -167,8 +169,8 @@ async fn clean_up(desk: &Desk, args: &CleanupArgs, writer: &Writer, assignment: 
     let (control, progress) = desk.control(args.pace);
     let removing = cleanup::cleanup(writer, assignment, &control, total, now());
     let report = progress::shown(desk.screen, name, progress, removing).await?;
-    desk.screen.event(&view(name, &report))?;
-    desk.screen.text(text(name, &report))
+    desk.screen.event(&view(name, &report, unmigrated))?;
+    desk.screen.text(text(name, &report, unmigrated))
 }
 
 fn compared(name: &str, report: &VerifyReport, diverged: Diverged) -> String {
@@ -192,7 +194,7 @@ fn compared(name: &str, report: &VerifyReport, diverged: Diverged) -> String {
     }
 }
 
-fn view<'a>(name: &'a str, report: &'a CleanupReport) -> CleanedUp<'a> {
+fn view<'a>(name: &'a str, report: &'a CleanupReport, unmigrated: Option<u64>) -> CleanedUp<'a> {
     CleanedUp {
         event: "cleaned_up",
         migration: name,
@@ -201,13 +203,13 @@ fn view<'a>(name: &'a str, report: &'a CleanupReport) -> CleanedUp<'a> {
         kept_diverged: report.kept_diverged,
         kept_changed: report.kept_changed,
         gone: report.gone,
-        unmigrated: report.unmigrated.total(),
+        unmigrated,
         kept_sample: report.kept_sample.iter().map(ToString::to_string).collect(),
         findings: &report.findings,
     }
 }
 
-fn text(name: &str, report: &CleanupReport) -> String {
+fn text(name: &str, report: &CleanupReport, unmigrated: Option<u64>) -> String {
     let mut text = format!("{name}: {} removed", counted(report.removed, "original", "originals"));
     if report.removed_before > 0 {
         text.push_str(&format!(", after {} by attempts that were interrupted", number(report.removed_before)));
@@ -215,7 +217,7 @@ fn text(name: &str, report: &CleanupReport) -> String {
     let kept = [
         (report.kept_diverged, "their target is diverged (--diverged delete removes them)"),
         (report.kept_changed, "they changed meanwhile"),
-        (report.unmigrated.total(), "no rule maps them"),
+        (unmigrated.unwrap_or_default(), "no rule maps them"),
     ];
     let rows: Vec<Vec<String>> = kept
         .into_iter()

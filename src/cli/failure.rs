@@ -88,9 +88,10 @@ impl From<Stop> for Failure {
             Stop::RunLost => (ExitCode::Locked, None),
             Stop::Incomplete { .. } => (ExitCode::Redis, None),
             Stop::Conflicts(_) => (ExitCode::NotDone, Some("see --conflict-policy")),
-            Stop::PreflightFailed(_) | Stop::SourceChanging { .. } | Stop::MarkUnproven { .. } => {
-                (ExitCode::NotDone, None)
-            }
+            Stop::PreflightFailed(_)
+            | Stop::SourceChanging { .. }
+            | Stop::SourcesGone { .. }
+            | Stop::MarkUnproven { .. } => (ExitCode::NotDone, None),
             Stop::ReplicasMissing(_) => (ExitCode::NotDone, Some("see --min-replicas")),
             Stop::NotVerified => (ExitCode::NotDone, Some("`outpost-migrate-redis apply` proves it first")),
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use clap::Args;
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::cli::failure::{ExitCode, Failure};
@@ -69,16 +70,22 @@ struct PendingView<'a> {
 /// Looks, and waits if asked to.
 pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failure> {
     let gate = gate(desk, args)?;
+    let ended = look_until_current(desk, args, &gate).await;
+    gate.end().await;
+    ended
+}
+
+async fn look_until_current(desk: &Desk, args: &InitArgs, gate: &Gate) -> Result<ExitCode, Failure> {
     let began = Instant::now();
     let mut pauses = pauses();
     let mut said = Said::default();
     let mut keyspace = None;
     loop {
         let looked_at = Instant::now();
-        let looked = look(desk, &gate, &mut keyspace, args.wait.is_some()).await;
+        let looked = look(desk, gate, &mut keyspace, args.wait.is_some()).await;
         let took = looked_at.elapsed();
         let (hurdle, patience, marks) = match looked {
-            Ok((Verdict::Current { initialised }, _)) => return current(desk, &gate, initialised),
+            Ok((Verdict::Current { initialised }, _)) => return current(desk, gate, initialised),
             Ok((Verdict::Pending(pending), marks)) => (Hurdle::Pending(pending), args.wait, marks),
             Ok((Verdict::Locked(holder), marks)) if holder.operation.as_deref() == Some(INIT) => {
                 (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)), marks)
@@ -100,7 +107,7 @@ pub(super) async fn run(desk: &Desk, args: &InitArgs) -> Result<ExitCode, Failur
             pause(desk, pauses.next().unwrap_or(Duration::from_secs(5)).min(left)).await?;
             // With the last of its time it looks once more, whatever the marks say.
             let is_due = looked_at.elapsed() >= took * LOOKS_APART || began.elapsed() >= patience;
-            if is_due || !are_unchanged(&gate, keyspace.as_ref(), marks.as_ref()).await {
+            if is_due || !are_unchanged(gate, keyspace.as_ref(), marks.as_ref()).await {
                 break;
             }
         }
@@ -133,6 +140,7 @@ fn gate(desk: &Desk, args: &InitArgs) -> Result<Gate, Failure> {
         holder: session::holder(),
         stop: desk.stop.clone(),
         now: session::now,
+        claim: Mutex::new(None),
     })
 }
 
@@ -160,6 +168,7 @@ fn may_pass(stop: &Stop) -> bool {
         | Stop::RunLost
         | Stop::Incomplete { .. }
         | Stop::SourceChanging { .. }
+        | Stop::SourcesGone { .. }
         | Stop::ReplicasMissing(_) => true,
         Stop::Interrupted
         | Stop::PreflightFailed(_)
@@ -244,6 +253,7 @@ fn answer(pending: &[Pending]) -> Answer<'_> {
             Why::NotApplied => ("not_applied", None),
             Why::OtherParameters => ("other_layout", None),
             Why::Unproven { entries } => ("unproven", entries),
+            Why::ProvenElsewhere => ("unproven", None),
         };
         PendingView { migration: it.migration, reason, entries }
     };
@@ -258,6 +268,7 @@ fn reason(why: Why) -> String {
             format!("marked by another tool, but not applied to {}", counted(entries, "entry", "entries"))
         }
         Why::Unproven { entries: None } => "marked by another tool, not proven yet".to_owned(),
+        Why::ProvenElsewhere => "marked by another tool, not proven yet: another gate is comparing".to_owned(),
     }
 }
 
@@ -265,7 +276,7 @@ fn text(pending: &[Pending]) -> String {
     let rows = pending.iter().map(|it| vec![it.migration.to_owned(), reason(it.why)]);
     let mut text = format!("Pending:\n{}", table(&[], rows.collect()));
     text.push_str("\nNext: `outpost-migrate-redis plan`, then `outpost-migrate-redis apply`");
-    if pending.iter().any(|it| matches!(it.why, Why::Unproven { .. })) {
+    if pending.iter().any(|it| matches!(it.why, Why::Unproven { .. } | Why::ProvenElsewhere)) {
         text.push_str(
             "\nTo believe other tools' marks knowingly: `outpost-migrate-redis init --current --trust-marks`",
         );

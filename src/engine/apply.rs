@@ -1,14 +1,12 @@
 //! Apply: copies every source to its target, or changes every entry in place. The gate stays closed; the mark
 //! comes with verify.
 
-use tokio::sync::OnceCell;
-
 use crate::engine::assignment::Assignment;
 use crate::engine::control::{Control, Meter};
 use crate::engine::in_place::Changer;
 use crate::engine::journal::Run;
 use crate::engine::pass;
-use crate::engine::settle::{OnDifference, Settler, on_difference};
+use crate::engine::settle::{OnDifference, Reopening, Settler, on_difference};
 use crate::engine::stop::Stop;
 use crate::keyspace::Writer;
 use crate::migrations::Rule;
@@ -82,8 +80,9 @@ pub(super) async fn work_through(
     match assignment.rule() {
         Rule::Rename(rename) => {
             let (has_heavy, has_huge) = (plan.seen.heavy > 0, plan.seen.huge > 0);
-            let reopened = OnceCell::new();
-            let settler = Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge, reopened };
+            let reopening = Reopening::default();
+            let settler =
+                Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge, reopening };
             // Where nothing is missing, trying to copy would only reopen later migrations in vain.
             let order = if plan.seen.to_copy() == 0 { Order::CompareFirst } else { order };
             let settle = |keys| settler.settle(keys, order);

@@ -28,6 +28,8 @@ impl Source {
 pub(super) struct Classified {
     pub(super) sources: Vec<Source>,
     pub(super) current: Vec<(RedisKey, &'static str)>,
+    /// How many of these never expire.
+    pub(super) current_lasting: u64,
     pub(super) unmigrated: Vec<(RedisKey, UnmigratedReason)>,
 }
 

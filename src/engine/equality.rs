@@ -12,7 +12,7 @@ use crate::keyspace::{Fault, Keyspace};
 use crate::migrations::{InPlace, Rule, Scope};
 use crate::model::change::{Change, Fields};
 use crate::model::difference::Difference;
-use crate::model::entry::{Entry, Value};
+use crate::model::entry::{Entry, Expiry, Value};
 use crate::model::key::RedisKey;
 
 type Pair = (RedisKey, RedisKey);
@@ -29,7 +29,7 @@ pub(super) async fn compare(
         .zip(compared)
         .map(|((_, key), comparison)| match comparison {
             Comparison::Different { source, target } if is_explained(assignment, &source, key, &target) => {
-                Comparison::Equal
+                Comparison::Equal { expires: source.expiry != Expiry::Never }
             }
             other => other,
         })
@@ -80,7 +80,6 @@ mod tests {
     use super::*;
     use crate::migrations::Registry;
     use crate::model::acceptance::AcceptedFindings;
-    use crate::model::entry::Expiry;
     use crate::model::plan::Terms;
     use crate::model::policy::{ConflictPolicy, DivergedPolicy, MinReplicas};
 
@@ -119,7 +118,7 @@ mod tests {
         let rolled_back = entry(&[("id", "a"), ("created_at", "2025-01-19T22:17:29.5Z"), ("metadata", "new")]);
         assert_eq!(told(&rolled_back).as_deref(), Some("differs in metadata"));
         assert_eq!(difference(&assignment(), &"x".into(), &Comparison::TargetMissing), Some(Difference::Missing));
-        assert_eq!(difference(&assignment(), &"x".into(), &Comparison::Equal), None);
+        assert_eq!(difference(&assignment(), &"x".into(), &Comparison::Equal { expires: false }), None);
     }
 
     fn entry(fields: &[(&str, &str)]) -> Entry {

@@ -15,7 +15,7 @@ use crate::keyspace::pieces::HUGE_BYTES;
 use crate::keyspace::staging::{Over, Staged};
 use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::Rule;
-use crate::model::entry::Value;
+use crate::model::entry::{Expiry, Value};
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answer, Probe};
@@ -105,7 +105,7 @@ async fn compare_one(
             }
         }
         if equality::is_explained(assignment, ours, target, theirs) {
-            return Ok(Comparison::Equal);
+            return Ok(Comparison::Equal { expires: ours.expiry != Expiry::Never });
         }
     }
     Ok(comparison)
@@ -176,13 +176,12 @@ impl Settler<'_> {
     async fn resolve_huge(&self, pair: &Pair, report: &mut ApplyReport) -> Result<bool, Stop> {
         let (source, target) = pair;
         match compare_one(self.writer, self.assignment, source, target).await? {
-            Comparison::Equal => report.already_migrated += 1,
+            Comparison::Equal { expires } => report.count_equal(expires),
             Comparison::SourceGone => report.ended += 1,
             Comparison::TargetMissing => return self.copy_huge(pair, report).await,
-            Comparison::Different { .. } => {
+            Comparison::Different { target: found, .. } => {
                 if self.on_difference == OnDifference::Keep || !self.may_replace(target).await? {
-                    report.conflicts += 1;
-                    report.conflict_sample.offer(pair.clone());
+                    report.count_conflict(pair.clone(), found.expiry);
                     return Ok(true);
                 }
                 self.before_writing().await?;
@@ -225,7 +224,7 @@ pub(super) async fn remove(
     let watched = writer.watch(source, target).await?;
     let may_go = match (compare_one(writer, assignment, source, target).await?, policy.diverged) {
         (Comparison::SourceGone, _) => return Ok(Removed::Gone),
-        (Comparison::Equal, _) | (Comparison::Different { .. }, DivergedPolicy::Delete) => true,
+        (Comparison::Equal { .. }, _) | (Comparison::Different { .. }, DivergedPolicy::Delete) => true,
         (Comparison::TargetMissing, DivergedPolicy::Delete) => policy.was_copied,
         (Comparison::Different { .. } | Comparison::TargetMissing, DivergedPolicy::Keep) => false,
     };

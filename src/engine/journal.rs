@@ -11,6 +11,7 @@ use crate::engine::stop::Stop;
 use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::Rule;
 use crate::model::mark::Mark;
+use crate::model::plan::Seen;
 use crate::model::time::UnixMillis;
 
 /// How long a run hash outlives the last write of its run. Within it, a run that began over no target
@@ -31,6 +32,10 @@ pub struct Owner {
 pub struct RunRecord {
     /// Targets that existed when the run began; absent if no run is under way.
     pub targets_before: Option<u64>,
+    /// Keys in current form without a source that never expire, when the run began; absent in runs of older versions.
+    pub sourceless_before: Option<u64>,
+    /// Whether it has written what later migrations have not seen.
+    pub reopened: bool,
     /// Parameters under which it began.
     pub parameters: Option<String>,
     /// Who owns the migration.
@@ -58,6 +63,8 @@ pub struct Run {
     pub token: String,
     /// Targets that existed when the run began.
     pub targets_before: u64,
+    /// Keys in current form without a source that never expire, when the run began.
+    pub sourceless_before: u64,
 }
 
 impl Run {
@@ -79,12 +86,15 @@ pub async fn read_run(keyspace: &Keyspace, assignment: &Assignment) -> Result<Ru
 
 fn parse_run(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> RunRecord {
     let text = |name: &str| fields.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned());
+    let count = |name: &str| text(name).and_then(|count| count.parse().ok());
     let owner = match (text("owner_uid"), text("owner")) {
         (Some(uid), Some(resource)) => Some(Owner { uid, resource }),
         _ => None,
     };
     RunRecord {
-        targets_before: text("targets_before").and_then(|count| count.parse().ok()),
+        targets_before: count("targets_before"),
+        sourceless_before: count("sourceless_before"),
+        reopened: text("reopened").is_some(),
         parameters: text("parameters"),
         owner,
     }
@@ -126,21 +136,29 @@ pub(super) async fn seal(writer: &Writer, assignment: &Assignment, run: &Run) ->
     Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &sealed).await?)
 }
 
-/// Takes the stamps off the marks of later in-place migrations: what is copied now has not gone through them.
+/// Takes the stamps off the marks of later in-place migrations: what is copied now has not gone through them. Returns
+/// whether there was any.
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
-pub(super) async fn reopen_successors(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+pub(super) async fn reopen_successors(writer: &Writer, assignment: &Assignment) -> Result<bool, Stop> {
+    let mut any = false;
     for later in assignment.registry.successors(assignment.migration.as_ref()) {
         match later.rule() {
-            Rule::InPlace(_) => writer.unstamp_mark(&assignment.state_keys().mark(later.name())).await.map(|_| ())?,
+            Rule::InPlace(_) => any |= writer.unstamp_mark(&assignment.state_keys().mark(later.name())).await?,
             Rule::Rename(_) => {}
         }
     }
-    Ok(())
+    Ok(any)
 }
 
-/// Begins a run, or takes up the one under way if it was begun under the same parameters.
+/// Notes in the run hash that this run writes what later migrations have not seen.
+pub(super) async fn note_reopening(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+    let noted = [("reopened", "true".to_owned())];
+    Ok(writer.write_run(&assignment.run_key(), RUN_LIFE, &noted).await?)
+}
+
+/// Begins a run over what a plan saw, or takes up the one under way if it was begun under the same parameters.
 ///
 /// # Errors
 /// Whatever kept Redis from answering.
@@ -148,19 +166,23 @@ pub async fn begin_run(
     writer: &Writer,
     assignment: &Assignment,
     token: &str,
-    targets_before: u64,
+    seen: &Seen,
     now: UnixMillis,
 ) -> Result<Run, Stop> {
     let record = read_run(writer, assignment).await?;
-    let targets_before = record.targets_before(assignment).unwrap_or(targets_before);
+    let under_way = record.targets_before(assignment);
+    let targets_before = under_way.unwrap_or(seen.targets_before());
+    let sourceless_before = under_way.and(record.sourceless_before).unwrap_or(seen.lasting.sourceless());
+
     let fields = [
         ("token", token.to_owned()),
         ("started_at", now.to_string()),
         ("targets_before", targets_before.to_string()),
+        ("sourceless_before", sourceless_before.to_string()),
         ("parameters", assignment.terms.parameters.clone()),
     ];
     writer.write_run(&assignment.run_key(), RUN_LIFE, &fields).await?;
-    Ok(Run { token: token.to_owned(), targets_before })
+    Ok(Run { token: token.to_owned(), targets_before, sourceless_before })
 }
 
 /// The stamp that a proven migration's mark carries.

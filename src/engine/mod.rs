@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod assignment;
+pub mod claim;
 mod classify;
 pub mod cleanup;
 pub mod control;
@@ -24,6 +25,7 @@ mod preflight;
 pub mod restore;
 pub mod sample;
 mod settle;
+mod sourceless;
 pub mod stop;
 mod suppose;
 pub mod survey;

@@ -23,6 +23,7 @@ use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::acceptance::how_to_accept;
 use crate::model::change::FieldChange;
 use crate::model::count;
+use crate::model::entry::Expiry;
 use crate::model::estimate::Estimate;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
@@ -91,6 +92,7 @@ impl Tally for PlanTally {
         seen.estimated_bytes += more.estimated_bytes;
         seen.sample.merge(more.sample);
         seen.unmigrated.merge(more.unmigrated);
+        seen.lasting.merge(more.lasting);
         seen.heavy += more.heavy;
         seen.huge += more.huge;
         for (node, needed) in other.needed {
@@ -231,6 +233,7 @@ fn count_kinds(tally: &mut PlanTally, rename: &dyn Rename, classified: &Classifi
         tally.seen.sample.offer(source.pair());
         tally.scattered += u64::from(rename.is_scattered(&source.target));
     }
+    tally.seen.lasting.current += classified.current_lasting;
     for (_, entity) in &classified.current {
         *tally.seen.current.entry(entity).or_default() += 1;
     }
@@ -249,8 +252,12 @@ async fn compare_existing(
         existing.iter().zip(huge::compare_any(seen.huge > 0, keyspace, assignment, existing).await?)
     {
         match comparison {
-            Comparison::Equal => seen.already_migrated += 1,
-            Comparison::Different { .. } => {
+            Comparison::Equal { expires } => {
+                seen.already_migrated += 1;
+                seen.lasting.count_target(expires);
+            }
+            Comparison::Different { target, .. } => {
+                seen.lasting.count_target(target.expiry != Expiry::Never);
                 seen.conflicts += 1;
                 seen.conflict_sample.offer(pair.clone());
             }

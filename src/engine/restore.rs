@@ -9,7 +9,7 @@ use crate::engine::control::Control;
 use crate::engine::huge;
 use crate::engine::journal;
 use crate::engine::stop::Stop;
-use crate::engine::verify::wait_for_replicas;
+use crate::engine::verify::{keep_reopened, wait_for_replicas};
 use crate::keyspace::Writer;
 use crate::keyspace::copy::Copied;
 use crate::migrations::{Rename, Rule};
@@ -51,6 +51,9 @@ pub async fn restore(
         }
     }
     wait_for_replicas(writer, assignment).await?;
+    if report.copied > 0 {
+        keep_reopened(writer, assignment).await?;
+    }
     Ok(report)
 }
 
@@ -65,8 +68,8 @@ async fn restore_batch(
     let classified = classify(writer, assignment, rename, batch.to_vec()).await?;
     let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
     let targets: Vec<RedisKey> = pairs.iter().map(|(_, target)| target.clone()).collect();
-    if writer.exist(&targets).await?.contains(&false) {
-        journal::reopen_successors(writer, assignment).await?;
+    if writer.exist(&targets).await?.contains(&false) && journal::reopen_successors(writer, assignment).await? {
+        wait_for_replicas(writer, assignment).await?;
     }
     let (ordinary, huge) = huge::split(writer, pairs.clone()).await?;
     let mut copied = writer.copy(&ordinary).await?;

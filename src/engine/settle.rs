@@ -3,6 +3,8 @@
 //! Owns the decision about a target that exists and differs: our own stale copy, a conflict that a
 //! policy decides, or somebody's entry that stays.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::OnceCell;
 
 use crate::engine::apply::Order;
@@ -15,6 +17,7 @@ use crate::engine::journal::{self, Run};
 use crate::engine::pass::Tally;
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
+use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::Writer;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::conditional::Outcome;
@@ -70,7 +73,7 @@ pub(super) struct Settler<'a> {
     pub(super) has_heavy: bool,
     pub(super) has_huge: bool,
     /// Whether later in-place migrations were told that something is written which has not gone through them.
-    pub(super) reopened: OnceCell<()>,
+    pub(super) reopening: Reopening,
 }
 
 impl Settler<'_> {
@@ -120,7 +123,7 @@ impl Settler<'_> {
         let compared = self.writer.compare_supposed(&supposed, spare).await?;
         for (likely, comparison) in sources.into_iter().zip(compared) {
             match comparison {
-                Some(Comparison::Equal) => report.already_migrated += 1,
+                Some(Comparison::Equal { expires }) => report.count_equal(expires),
                 Some(Comparison::SourceGone) => report.ended += 1,
                 Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => open.push(likely),
             }
@@ -130,6 +133,7 @@ impl Settler<'_> {
 
     /// Brings sources that were read to their targets.
     async fn settle_read(&self, classified: Classified, order: Order, report: &mut ApplyReport) -> Result<(), Stop> {
+        report.lasting.current += classified.current_lasting;
         for (key, reason) in classified.unmigrated {
             report.unmigrated.count(key, reason);
         }
@@ -146,8 +150,7 @@ impl Settler<'_> {
     /// Takes the stamps off later in-place migrations before the first write, not after it: whoever is killed in between
     /// leaves nothing that they were never told of.
     pub(super) async fn before_writing(&self) -> Result<(), Stop> {
-        self.reopened.get_or_try_init(|| journal::reopen_successors(self.writer, self.assignment)).await?;
-        Ok(())
+        self.reopening.tell(self.writer, self.assignment).await
     }
 
     /// Copies; gives the pairs whose target exists.
@@ -187,15 +190,12 @@ impl Settler<'_> {
         let mut again = Vec::new();
         for (pair, comparison) in pairs.iter().zip(equality::compare(self.writer, self.assignment, &pairs).await?) {
             match comparison {
-                Comparison::Equal => report.already_migrated += 1,
+                Comparison::Equal { expires } => report.count_equal(expires),
                 Comparison::SourceGone => report.ended += 1,
                 Comparison::TargetMissing => missing.push(pair.clone()),
                 Comparison::Different { target, .. } => match self.replace(pair, &target).await? {
                     Replaced::Done => report.replaced += 1,
-                    Replaced::Refused => {
-                        report.conflicts += 1;
-                        report.conflict_sample.offer(pair.clone());
-                    }
+                    Replaced::Refused => report.count_conflict(pair.clone(), target.expiry),
                     Replaced::Again => again.push(pair.clone()),
                 },
             }
@@ -242,6 +242,34 @@ impl Settler<'_> {
     }
 }
 
+/// What later in-place migrations are told before the first write of a pass.
+#[derive(Default)]
+pub(super) struct Reopening {
+    told: OnceCell<()>,
+    /// A stamp was taken off, and replicas may not know yet.
+    is_unacknowledged: AtomicBool,
+}
+
+impl Reopening {
+    /// Takes the stamps off their marks, once, and lets replicas know it: a failover must not bring one back.
+    async fn tell(&self, writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+        self.told
+            .get_or_try_init(async || {
+                journal::note_reopening(writer, assignment).await?;
+                if journal::reopen_successors(writer, assignment).await? {
+                    self.is_unacknowledged.store(true, Ordering::SeqCst);
+                }
+                // A try before this one may have failed to wait.
+                if self.is_unacknowledged.load(Ordering::SeqCst) {
+                    wait_for_replicas(writer, assignment).await?;
+                }
+                Ok::<_, Stop>(())
+            })
+            .await?;
+        Ok(())
+    }
+}
+
 enum Replaced {
     Done,
     Refused,
@@ -255,7 +283,7 @@ mod tests {
     #[test]
     fn who_decides_about_a_difference() {
         use ConflictPolicy::{Fail, PreferSource, PreferTarget};
-        let run = |targets_before| Run { token: String::new(), targets_before };
+        let run = |targets_before| Run { token: String::new(), targets_before, sourceless_before: 0 };
         for policy in [Fail, PreferSource, PreferTarget] {
             assert_eq!(on_difference(&run(0), policy, false), OnDifference::Replace, "{policy:?}");
             assert_eq!(on_difference(&run(0), policy, true), OnDifference::Keep, "{policy:?}");

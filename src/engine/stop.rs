@@ -7,7 +7,9 @@ use thiserror::Error;
 
 use crate::keyspace::replicas::Unacknowledged;
 use crate::keyspace::{Fault, FaultClass};
+use crate::model::count::Sample;
 use crate::model::finding::Finding;
+use crate::model::key::RedisKey;
 use crate::model::report::ApplyReport;
 
 /// Why a step ended without being done.
@@ -41,6 +43,16 @@ pub enum Stop {
     SourceChanging {
         /// Entries that differed in the last pass.
         changed: u64,
+    },
+    /// Targets stand for sources that were deleted after they were copied.
+    #[error(
+        "{entries} entries in current form have lost their source since this run began, or were written by the new version; stop the application, remove those that should be gone, and start again"
+    )]
+    SourcesGone {
+        /// How many more entries without a source there are than when the run began.
+        entries: u64,
+        /// Entries without a source, those of before among them.
+        sample: Sample<RedisKey>,
     },
     /// Replicas did not acknowledge.
     #[error("{}", replicas_message(.0))]

@@ -39,6 +39,10 @@ pub(super) struct Supposition<'a> {
     control: &'a Control,
     /// Keys that are current already.
     current: Vec<(RedisKey, &'static str)>,
+    /// How many of these never expire, as far as it was told with what confirmed them.
+    current_lasting: u64,
+    /// Those of which it was not.
+    of_unknown_life: Vec<RedisKey>,
     /// Keys of which nothing is known but by reading.
     open: Vec<RedisKey>,
     /// How many of those had their turn already.
@@ -54,8 +58,17 @@ impl<'a> Supposition<'a> {
         control: &'a Control,
         keys: Vec<RedisKey>,
     ) -> Result<(Self, Vec<Likely>), Stop> {
-        let mut supposition =
-            Self { keyspace, assignment, rename, control, current: Vec::new(), open: Vec::new(), waited: 0 };
+        let mut supposition = Self {
+            keyspace,
+            assignment,
+            rename,
+            control,
+            current: Vec::new(),
+            current_lasting: 0,
+            of_unknown_life: Vec::new(),
+            open: Vec::new(),
+            waited: 0,
+        };
         let (mut sources, mut current) = (Vec::with_capacity(keys.len()), Vec::new());
         for key in keys {
             match guess(assignment, rename, key) {
@@ -75,8 +88,16 @@ impl<'a> Supposition<'a> {
         let mut holds = self.keyspace.hold(&premises).await.into_iter();
         for (key, entity, premises) in current {
             // Each of them has to be taken, whatever the first says.
-            let held = holds.by_ref().take(premises.len()).filter(|&holds| holds).count();
-            if held == premises.len() { self.current.push((key, entity)) } else { self.open.push(key) }
+            let held: Vec<Option<bool>> = holds.by_ref().take(premises.len()).collect();
+            if held.len() < premises.len() || held.contains(&None) {
+                self.open.push(key);
+                continue;
+            }
+            match premises.iter().zip(held).find(|(premise, _)| *premise.key() == key) {
+                Some((_, expires)) => self.current_lasting += u64::from(expires == Some(false)),
+                None => self.of_unknown_life.push(key.clone()),
+            }
+            self.current.push((key, entity));
         }
     }
 
@@ -90,6 +111,11 @@ impl<'a> Supposition<'a> {
     pub(super) async fn rest(self) -> Result<Classified, Stop> {
         let mut classified = classify(self.keyspace, self.assignment, self.rename, self.open).await?;
         self.control.pace(classified.sources.len().saturating_sub(self.waited)).await?;
+
+        let mut of_unknown_life = self.of_unknown_life;
+        of_unknown_life.extend(classified.current.iter().map(|(key, _)| key.clone()));
+        let lasting = self.keyspace.last(&of_unknown_life).await?;
+        classified.current_lasting = self.current_lasting + lasting.into_iter().filter(|lasts| *lasts).count() as u64;
         classified.current.extend(self.current);
         Ok(classified)
     }

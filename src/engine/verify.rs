@@ -12,7 +12,8 @@ use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal::{self, Run};
 use crate::engine::pass::{self, Tally};
-use crate::engine::settle::on_difference;
+use crate::engine::settle::{OnDifference, on_difference};
+use crate::engine::sourceless;
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
 use crate::keyspace::compare::Comparison;
@@ -40,6 +41,8 @@ pub struct Proof {
     report: VerifyReport,
     token: String,
     plan_hash: String,
+    /// Whether something was written that later in-place migrations have not seen.
+    has_written: bool,
 }
 
 impl Proof {
@@ -54,7 +57,7 @@ impl Proof {
 /// that was replaced in between may have lost what was compared, so that pass does not count.
 ///
 /// # Errors
-/// [`Stop::SourceChanging`] when passes keep finding differences, [`Stop::Conflicts`],
+/// [`Stop::SourceChanging`] when passes keep finding differences, [`Stop::SourcesGone`], [`Stop::Conflicts`],
 /// [`Stop::ReplicasMissing`], [`FaultClass::Moved`] when slots keep changing hands, or what
 /// kept a pass from being complete.
 pub async fn prove(
@@ -65,6 +68,11 @@ pub async fn prove(
     run: &Run,
 ) -> Result<Proof, Stop> {
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
+    let total = Some(plan.seen.total_sources());
+    // What the run hash notes of it may be lost in the same failover as what later marks were told.
+    let mut has_written = plan.seen.to_copy() > 0
+        || (plan.seen.conflicts > 0 && on_difference == OnDifference::Replace)
+        || journal::read_run(writer, assignment).await?.reopened;
     let mut changed = 0;
     for _ in 0..ROUNDS {
         // What can't be learned now shows as a change afterwards.
@@ -72,18 +80,24 @@ pub async fn prove(
             Ok(now) => now,
             Err(_) => writer.topology().await,
         };
-        let meter = control.meter(Step::Verify, Some(plan.seen.total_sources()));
+        let meter = control.meter(Step::Verify, total);
         let report =
             work_through(writer, assignment, control, &meter, plan, on_difference, Order::CompareFirst).await?;
         let report = unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)?;
         changed = report.written() + report.unsettled;
-        if changed == 0 {
+        has_written |= report.written() > 0;
+        // Behind another tool's mark targets are the truth, and what was deleted there is no business of sources.
+        let may_have_lost = !plan.seen.mark_is_unproven && report.lasting.sourceless() > run.sourceless_before;
+        if changed == 0 && may_have_lost {
+            refuse_lost_sources(writer, assignment, control, run).await?;
+        } else if changed == 0 {
             wait_for_replicas(writer, assignment).await?;
             journal::seal(writer, assignment, run).await?;
             wait_for_replicas(writer, assignment).await?;
             if before.lost_nothing_until(&*writer.topology().await) {
                 let plan_hash = plan.hash.to_string();
-                return Ok(Proof { report: proven(report), token: run.token.clone(), plan_hash });
+                let token = run.token.clone();
+                return Ok(Proof { report: proven(report), token, plan_hash, has_written });
             }
         }
     }
@@ -91,6 +105,20 @@ pub async fn prove(
         0 => Fault::new(FaultClass::Moved).into(),
         changed => Stop::SourceChanging { changed },
     })
+}
+
+/// Looks once more, from targets to sources: what a comparison found on its way may have come and gone.
+async fn refuse_lost_sources(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+    run: &Run,
+) -> Result<(), Stop> {
+    let found = sourceless::find(writer, assignment, control, &control.meter(Step::Verify, None)).await?;
+    match found.entries.saturating_sub(run.sourceless_before) {
+        0 => Ok(()),
+        entries => Err(Stop::SourcesGone { entries, sample: found.sample }),
+    }
 }
 
 /// Writes the mark on the strength of a proof, then waits for replicas to hold it.
@@ -104,6 +132,10 @@ pub async fn mark(
     proof: Proof,
     now: UnixMillis,
 ) -> Result<VerifyReport, Stop> {
+    if proof.has_written {
+        keep_reopened(writer, assignment).await?;
+    }
+
     let mark = assignment.mark_key();
     let applied_at = match Mark::from_fields(&writer.hash(&mark).await?) {
         // Done again: it was applied when it was applied.
@@ -122,6 +154,18 @@ pub async fn mark(
     wait_for_replicas(writer, assignment).await?;
     // Had the mark's primary been replaced before it was acknowledged, the mark would be gone.
     if stands(writer, &mark, &fields).await? { Ok(proof.report) } else { Err(Stop::RunLost) }
+}
+
+/// Later migrations have not seen what was copied, whatever their marks say: a failover may have brought back a stamp
+/// that was taken off before the copy, so they are read again until replicas hold marks without any.
+pub(super) async fn keep_reopened(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+    for _ in 0..ROUNDS {
+        if !journal::reopen_successors(writer, assignment).await? {
+            return Ok(());
+        }
+        wait_for_replicas(writer, assignment).await?;
+    }
+    Err(Fault::new(FaultClass::Moved).into())
 }
 
 async fn stands(writer: &Writer, mark: &RedisKey, fields: &[(&str, String)]) -> Result<bool, Stop> {
@@ -224,7 +268,7 @@ async fn compare_targets(
     let compared = keyspace.compare_supposed(&supposed, Spare::Heavy).await?;
     for (likely, comparison) in sources.into_iter().zip(compared) {
         match comparison {
-            Some(Comparison::Equal) => report.equal += 1,
+            Some(Comparison::Equal { .. }) => report.equal += 1,
             Some(Comparison::SourceGone) => report.ended += 1,
             Some(Comparison::TargetMissing | Comparison::Different { .. }) | None => supposition.leave(likely),
         }

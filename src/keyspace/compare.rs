@@ -13,14 +13,17 @@ use crate::keyspace::router::Keyspace;
 use crate::keyspace::supposed::{self, Spare};
 use crate::keyspace::{script, value};
 use crate::model::difference::Difference;
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Expiry};
 use crate::model::key::RedisKey;
 
 /// How one source and its target compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
     /// Same type, value and expiry.
-    Equal,
+    Equal {
+        /// Whether they expire; then either may be gone at the next look.
+        expires: bool,
+    },
     /// The source ended before it could be compared.
     SourceGone,
     /// The target does not exist.
@@ -39,7 +42,7 @@ impl Comparison {
     #[must_use]
     pub fn difference(&self) -> Option<Difference> {
         match self {
-            Self::Equal | Self::SourceGone => None,
+            Self::Equal { .. } | Self::SourceGone => None,
             Self::TargetMissing => Some(Difference::Missing),
             Self::Different { source, target } => Difference::between(source, target),
         }
@@ -99,7 +102,9 @@ impl Keyspace {
 /// How a script found a pair that lies on its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByScript {
-    Equal,
+    Equal {
+        expires: bool,
+    },
     /// They differ, as far as it looked, which proves nothing; or nobody could tell.
     Unsure,
     SourceGone,
@@ -109,7 +114,7 @@ pub(super) enum ByScript {
 impl ByScript {
     pub(super) fn into_comparison(self) -> Option<Comparison> {
         match self {
-            Self::Equal => Some(Comparison::Equal),
+            Self::Equal { expires } => Some(Comparison::Equal { expires }),
             Self::Unsure => None,
             Self::SourceGone => Some(Comparison::SourceGone),
             Self::TargetMissing => Some(Comparison::TargetMissing),
@@ -119,7 +124,7 @@ impl ByScript {
     /// Of a script that unlinks sources that equal their targets.
     pub(super) fn into_outcome(self) -> Option<Outcome> {
         match self {
-            Self::Equal => Some(Outcome::Done),
+            Self::Equal { .. } => Some(Outcome::Done),
             Self::SourceGone => Some(Outcome::Gone),
             Self::Unsure | Self::TargetMissing => None,
         }
@@ -128,7 +133,8 @@ impl ByScript {
 
 pub(super) fn by_script(answer: Option<Value>) -> Result<ByScript, Fault> {
     match answer.map(value::int).transpose()? {
-        Some(1) => Ok(ByScript::Equal),
+        Some(1) => Ok(ByScript::Equal { expires: false }),
+        Some(2) => Ok(ByScript::Equal { expires: true }),
         Some(script::ASK) | None => Ok(ByScript::Unsure),
         Some(-1) => Ok(ByScript::SourceGone),
         Some(-2) => Ok(ByScript::TargetMissing),
@@ -140,7 +146,9 @@ pub(super) fn by_payload(read: &[Option<Payload>]) -> Option<Comparison> {
     match read {
         [None, _] => Some(Comparison::SourceGone),
         [Some(_), None] => Some(Comparison::TargetMissing),
-        [Some(source), Some(target)] if source == target => Some(Comparison::Equal),
+        [Some(source), Some(target)] if source == target => {
+            Some(Comparison::Equal { expires: source.expiry != Expiry::Never })
+        }
         _ => None,
     }
 }
@@ -149,7 +157,9 @@ fn by_value(source: Option<Entry>, target: Option<Entry>) -> Comparison {
     match (source, target) {
         (None, _) => Comparison::SourceGone,
         (Some(_), None) => Comparison::TargetMissing,
-        (Some(source), Some(target)) if source == target => Comparison::Equal,
+        (Some(source), Some(target)) if source == target => {
+            Comparison::Equal { expires: source.expiry != Expiry::Never }
+        }
         (Some(source), Some(target)) => Comparison::Different { source, target },
     }
 }

@@ -6,6 +6,7 @@
 
 mod bulk;
 pub mod certificate;
+mod claim;
 mod command;
 pub mod compare;
 pub mod conditional;

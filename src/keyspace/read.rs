@@ -127,6 +127,15 @@ impl Keyspace {
         Ok(exist.into_iter().map(|count| count == 1).collect())
     }
 
+    /// Which keys exist and never expire.
+    ///
+    /// # Errors
+    /// The first fault that stayed.
+    pub async fn last(&self, keys: &[RedisKey]) -> Result<Vec<bool>, Fault> {
+        let commands = keys.iter().map(|key| Command::on("PTTL", key)).collect();
+        self.run(commands).await.into_iter().map(|answer| Ok(value::int(answer?)? == -1)).collect()
+    }
+
     /// Bytes that each key takes with its overhead, estimated by the server; 0 for a missing key.
     ///
     /// # Errors

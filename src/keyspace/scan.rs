@@ -14,7 +14,7 @@ use crate::keyspace::fault::Fault;
 use crate::keyspace::router::{self, Keyspace};
 use crate::keyspace::topology::Primary;
 use crate::keyspace::value;
-use crate::model::key::{RedisKey, match_prefix};
+use crate::model::key::{RedisKey, match_prefixes};
 use crate::model::slot::{SlotSet, slot_of};
 
 /// Keys that a `SCAN` call looks at; holds the server well under a millisecond.
@@ -56,10 +56,7 @@ impl Keyspace {
         look: &'a Look,
         prefixes: &'a [Vec<u8>],
     ) -> impl Stream<Item = Result<Vec<RedisKey>, Fault>> + Send + 'a {
-        let pattern = match prefixes {
-            [only] => Some(match_prefix(only)),
-            _ => None,
-        };
+        let pattern = match_prefixes(prefixes);
         stream::try_unfold(Some(Vec::from(*b"0")), move |cursor| {
             let pattern = pattern.clone();
             async move {

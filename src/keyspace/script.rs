@@ -180,12 +180,16 @@ const SUPPOSED: &str = "
       return limit > 0 and (call('MEMORY', 'USAGE', key) or 0) > limit
     end";
 
-/// Items: key, values → 1 for each that is as supposed, 0 for others.
+/// Items: key, values → 1 for each that is as supposed, 2 if it also expires, 0 for others.
 pub(super) static WHICH_HOLD: LazyLock<Script> = LazyLock::new(|| {
     Script::light(&format!(
         "{SUPPOSED}
          local answers = {{}}
-         for at = first, #ARGV, count + 1 do answers[#answers + 1] = is_supposed(ARGV[at], at + 1) and 1 or 0 end
+         for at = first, #ARGV, count + 1 do
+           local answer = 0
+           if is_supposed(ARGV[at], at + 1) then answer = call('PTTL', ARGV[at]) >= 0 and 2 or 1 end
+           answers[#answers + 1] = answer
+         end
          return answers"
     ))
 });
@@ -241,7 +245,7 @@ pub(super) static COPY_SUPPOSED: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-/// How two keys of one server compare: 1 equal, -1 no first, -2 no second, or `ASK`. Hashes are compared by their
+/// How two keys of one server compare: 1 equal, 2 equal until both expire, -1 no first, -2 no second, or `ASK`. Hashes are compared by their
 /// fields: payloads of equal ones differ by the order in which fields lie.
 const COMPARE: &str = "
     local numbers = {}
@@ -281,11 +285,12 @@ const COMPARE: &str = "
       if ends == -2 then return -1 end
       if others == -2 then return -2 end
       if ends ~= others or is_too_large(target) then return ASK end
-      if ours.err then return call('DUMP', source) == call('DUMP', target) and 1 or ASK end
+      local equal = ends < 0 and 1 or 2
+      if ours.err then return call('DUMP', source) == call('DUMP', target) and equal or ASK end
       local theirs = pcall('HGETALL', target)
       if theirs.err or not are_equal(ours, theirs) then return ASK end
       if fields_may_end and (#field_ends(source, ours, 1) > 0 or #field_ends(target, theirs, 1) > 0) then return ASK end
-      return 1
+      return equal
     end";
 
 /// Items: source, target, values, all of one server → how each pair compares.
@@ -308,7 +313,7 @@ pub(super) static UNLINK_EQUAL: LazyLock<Script> = LazyLock::new(|| {
          local answers = {{}}
          for at = first, #ARGV, count + 2 do
            local answer = compare(ARGV[at], ARGV[at + 1], at + 2)
-           if answer == 1 then call('UNLINK', ARGV[at]) end
+           if answer > 0 then call('UNLINK', ARGV[at]) end
            answers[#answers + 1] = answer
          end
          return answers"
@@ -479,7 +484,7 @@ pub(super) static WRITE_MARK: LazyLock<Script> = LazyLock::new(|| {
         "if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then return 0 end
          for at = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
          redis.call('HDEL', KEYS[1], 'init_claim')
-         redis.call('HDEL', KEYS[2], 'token', 'started_at', 'targets_before')
+         redis.call('HDEL', KEYS[2], 'token', 'started_at', 'targets_before', 'sourceless_before', 'reopened')
          return 1",
     )
 });

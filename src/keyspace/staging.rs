@@ -155,7 +155,7 @@ impl Writer {
             }
             Over::Stale => match self.compare_in_pieces(source, target).await? {
                 Comparison::SourceGone => return Ok(Some(Staged::SourceGone)),
-                Comparison::Equal | Comparison::TargetMissing => return Ok(Some(Staged::Changing)),
+                Comparison::Equal { .. } | Comparison::TargetMissing => return Ok(Some(Staged::Changing)),
                 Comparison::Different { .. } => {}
             },
         }

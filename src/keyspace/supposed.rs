@@ -16,7 +16,7 @@ use crate::keyspace::router::Keyspace;
 use crate::keyspace::script::{self, Script};
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
-use crate::model::entry::Value as Content;
+use crate::model::entry::{Expiry, Value as Content};
 use crate::model::key::RedisKey;
 use crate::model::mapping::Premise;
 
@@ -59,10 +59,15 @@ pub(super) fn leading(fields: &[&str], spare: Spare) -> Vec<Vec<u8>> {
 }
 
 impl Keyspace {
-    /// Which premises hold; `false` also where it could not be told.
-    pub async fn hold(&self, premises: &[&Premise]) -> Vec<bool> {
+    /// For each premise that holds, whether its key expires; `None` for others, and where it could not be told.
+    pub async fn hold(&self, premises: &[&Premise]) -> Vec<Option<bool>> {
         let answers = self.suppose(&script::WHICH_HOLD, premises, None, Spare::None, None).await;
-        answers.into_iter().map(|answer| answer == Some(Value::Int(1))).collect()
+        let expires = |answer: Option<Value>| match answer {
+            Some(Value::Int(1)) => Some(false),
+            Some(Value::Int(2)) => Some(true),
+            _ => None,
+        };
+        answers.into_iter().map(expires).collect()
     }
 
     /// Bytes that each key takes of which the premise holds; 0 if it is gone.
@@ -129,7 +134,8 @@ impl Keyspace {
         for (&index, pair) in unsure.iter().zip(entries.chunks(2)) {
             let [Some(source), Some(target)] = pair else { continue };
             let holds = matches!(&source.value, Content::Hash(fields) if premises[index].holds(fields));
-            results[index] = (holds && source == target).then_some(Comparison::Equal);
+            let expires = source.expiry != Expiry::Never;
+            results[index] = (holds && source == target).then_some(Comparison::Equal { expires });
         }
         Ok(())
     }

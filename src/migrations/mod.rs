@@ -127,6 +127,12 @@ pub trait Rename: Send + Sync {
         Answers::none()
     }
 
+    /// Every key that could be the source of this one, whatever they hold; none where the name is no target's. Asked
+    /// only to name targets whose source is gone.
+    fn sources_of(&self, _scope: &Scope, _target: &RedisKey) -> Vec<RedisKey> {
+        Vec::new()
+    }
+
     /// Whether the entry at this target will not share a slot with what belongs together with it,
     /// although the migration is to bring them together. Such targets are written, and reported.
     fn is_scattered(&self, _target: &RedisKey) -> bool {

@@ -33,6 +33,12 @@ impl StateKeys {
         RedisKey::from(format!("{{{}outpost:migration:{migration}}}:run", self.prefix))
     }
 
+    /// Claimed by the gate that compares everything behind another tool's mark, so that others need not.
+    #[must_use]
+    pub fn gate_claim(&self) -> RedisKey {
+        RedisKey::from(format!("{}outpost:migration:gate", self.prefix))
+    }
+
     /// Every name under which a tool may hold the lock, in the order in which they are taken.
     #[must_use]
     pub fn locks(&self) -> Vec<RedisKey> {

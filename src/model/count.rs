@@ -90,6 +90,35 @@ impl Unmigrated {
     }
 }
 
+/// Keys in current form that never expire. Others are left out of such counts: where the source of one has expired, its
+/// target may have been looked at before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lasting {
+    /// All of them that were seen.
+    pub current: u64,
+    /// Those that were compared with their source.
+    pub targets: u64,
+}
+
+impl Lasting {
+    /// Counts a target that was compared with its source.
+    pub fn count_target(&mut self, expires: bool) {
+        self.targets += u64::from(!expires);
+    }
+
+    /// How many have no source.
+    #[must_use]
+    pub fn sourceless(self) -> u64 {
+        self.current.saturating_sub(self.targets)
+    }
+
+    /// Adds another count.
+    pub fn merge(&mut self, other: Self) {
+        self.current += other.current;
+        self.targets += other.targets;
+    }
+}
+
 /// Adds the counts of `other` to `counts`.
 pub fn add(counts: &mut PerEntity, other: PerEntity) {
     for (entity, count) in other {

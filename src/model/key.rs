@@ -3,6 +3,7 @@
 //! Owns the one key type, its escaped and shortened display, and `MATCH` escaping. Refuses to
 //! interpret a key: what a key means is a migration's business.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
@@ -71,18 +72,30 @@ impl Serialize for RedisKey {
     }
 }
 
-/// A `MATCH` pattern for every key that starts with `prefix`, with glob characters escaped.
+/// The narrowest `MATCH` pattern for every key that starts with one of `prefixes`: place by place the bytes that they
+/// have there, as far as the shortest of them goes. It lets others through too, where several prefixes are mixed.
+/// `None` where every key would match.
 #[must_use]
-pub fn match_prefix(prefix: &[u8]) -> Vec<u8> {
-    let mut pattern = Vec::with_capacity(prefix.len() + 8);
-    for &byte in prefix {
-        if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^' | b'-') {
-            pattern.push(b'\\');
-        }
-        pattern.push(byte);
+pub fn match_prefixes(prefixes: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let shortest = prefixes.iter().map(Vec::len).min().filter(|&length| length > 0)?;
+    let mut pattern = Vec::with_capacity(shortest * 4);
+    for at in 0..shortest {
+        let bytes: BTreeSet<u8> = prefixes.iter().map(|prefix| prefix[at]).collect();
+        let is_choice = bytes.len() > 1;
+        pattern.extend(is_choice.then_some(b'['));
+        bytes.into_iter().for_each(|byte| push_escaped(&mut pattern, byte));
+        pattern.extend(is_choice.then_some(b']'));
     }
     pattern.push(b'*');
-    pattern
+    Some(pattern)
+}
+
+/// A byte that stands for itself in a pattern, within brackets too.
+fn push_escaped(pattern: &mut Vec<u8>, byte: u8) {
+    if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^' | b'-') {
+        pattern.push(b'\\');
+    }
+    pattern.push(byte);
 }
 
 /// Bytes as text that is safe on a terminal and in a status.
@@ -165,6 +178,10 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     #[test]
@@ -190,8 +207,91 @@ mod tests {
         assert!(key.to_string().contains('…'));
     }
 
+    fn pattern(prefixes: &[&[u8]]) -> Option<Vec<u8>> {
+        match_prefixes(&prefixes.iter().map(|prefix| prefix.to_vec()).collect::<Vec<_>>())
+    }
+
     #[test]
-    fn match_prefix_escapes_glob_characters() {
-        assert_eq!(match_prefix(b"dp[1]*:tenant:"), b"dp\\[1\\]\\*:tenant:*");
+    fn a_pattern_is_as_narrow_as_its_prefixes_let_it_be() {
+        let table: [(&[&[u8]], Option<&[u8]>); 8] = [
+            (&[b"dp[1]*:tenant:"], Some(b"dp\\[1\\]\\*:tenant:*")),
+            (&[b"tenant:", b"destination_summary:"], Some(b"[dt]e[ns][at][in][nt][:a]*")),
+            (&[b"tenant:", b"tenant:{"], Some(b"tenant:*")),
+            (&[b"a^", b"a]"], Some(b"a[\\]\\^]*")),
+            (&[b"a", b"-", b"\\"], Some(b"[\\-\\\\a]*")),
+            (&[b"a", b"a"], Some(b"a*")),
+            (&[b"a", b""], None),
+            (&[], None),
+        ];
+        for (prefixes, expected) in table {
+            assert_eq!(pattern(prefixes).as_deref(), expected, "{prefixes:?}");
+        }
+    }
+
+    /// What Redis' `stringmatchlen` does, as far as patterns of ours go.
+    fn matches(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern, text) {
+            ([], _) => text.is_empty(),
+            ([b'*', rest @ ..], _) => (0..=text.len()).any(|at| matches(rest, &text[at..])),
+            (_, []) => false,
+            ([b'?', rest @ ..], [_, left @ ..]) => matches(rest, left),
+            ([b'[', rest @ ..], [byte, left @ ..]) => {
+                let (is_in, rest) = in_brackets(rest, *byte);
+                is_in && matches(rest, left)
+            }
+            ([b'\\', escaped, rest @ ..], [byte, left @ ..]) => escaped == byte && matches(rest, left),
+            ([literal, rest @ ..], [byte, left @ ..]) => literal == byte && matches(rest, left),
+        }
+    }
+
+    /// Whether a byte is meant by what follows an opening bracket, and what follows the closing one.
+    fn in_brackets(mut pattern: &[u8], byte: u8) -> (bool, &[u8]) {
+        let is_negated = pattern.first() == Some(&b'^');
+        pattern = &pattern[usize::from(is_negated)..];
+        let mut is_in = false;
+        loop {
+            pattern = match pattern {
+                [] => return (is_in != is_negated, pattern),
+                [b'\\', escaped, rest @ ..] => {
+                    is_in |= *escaped == byte;
+                    rest
+                }
+                [b']', rest @ ..] => return (is_in != is_negated, rest),
+                [from, b'-', to, rest @ ..] => {
+                    is_in |= (from.min(to)..=from.max(to)).contains(&&byte);
+                    rest
+                }
+                [literal, rest @ ..] => {
+                    is_in |= *literal == byte;
+                    rest
+                }
+            };
+        }
+    }
+
+    /// Any bytes, those that mean something in a pattern more often.
+    fn bytes(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
+        vec(prop_oneof![any::<u8>(), select(b"*?[]\\^-ab".to_vec())], length)
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_matches_every_key_of_each_prefix(prefixes in vec(bytes(1..6), 1..4), tail in bytes(0..6)) {
+            let pattern = match_prefixes(&prefixes).expect("no prefix is empty");
+            for prefix in &prefixes {
+                let key = [&prefix[..], &tail].concat();
+                prop_assert!(matches(&pattern, &key), "{:?} does not match {:?}", pattern, key);
+            }
+        }
+
+        #[test]
+        fn a_pattern_lets_through_only_what_the_prefixes_have_in_each_place(
+            prefixes in vec(bytes(1..4), 1..4), key in bytes(0..6),
+        ) {
+            let pattern = match_prefixes(&prefixes).expect("no prefix is empty");
+            let shortest = prefixes.iter().map(Vec::len).min().expect("a prefix");
+            let fits = |at: usize| key.get(at).is_some_and(|byte| prefixes.iter().any(|prefix| prefix[at] == *byte));
+            prop_assert_eq!(matches(&pattern, &key), (0..shortest).all(fits), "{:?} and {:?}", pattern, key);
+        }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::acceptance::AcceptedFindings;
-use crate::model::count::{PerEntity, Sample, Unmigrated};
+use crate::model::count::{Lasting, PerEntity, Sample, Unmigrated};
 use crate::model::finding::{Finding, FindingCode, Severity};
 use crate::model::key::RedisKey;
 use crate::model::phase::Step;
@@ -152,6 +152,9 @@ pub struct Seen {
     pub huge: u64,
     /// Keys that no rule maps.
     pub unmigrated: Unmigrated,
+    /// Keys in current form that never expire; to tell what a run left behind, not for people.
+    #[serde(skip)]
+    pub lasting: Lasting,
     /// A run under way began over no target: what differs are its own stale copies, no conflicts.
     pub differences_are_ours: bool,
     /// Another tool says that the migration was applied: what differs is the application's, and what is

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::model::count::{Sample, Unmigrated};
+use crate::model::count::{Lasting, Sample, Unmigrated};
 use crate::model::difference::Difference;
+use crate::model::entry::Expiry;
 use crate::model::finding::Finding;
 use crate::model::key::RedisKey;
 
@@ -29,11 +30,28 @@ pub struct ApplyReport {
     pub conflict_sample: Sample<(RedisKey, RedisKey)>,
     /// Sources that ended (expired or were deleted) before they were copied.
     pub ended: u64,
-    /// Keys that no rule maps.
+    /// Keys that no rule maps, among those it looked at: a pass that copies first leaves out names that only targets
+    /// have. Complete after a pass that compared first.
     pub unmigrated: Unmigrated,
+    /// Keys in current form that never expire; complete after a pass that compared first and wrote nothing.
+    #[serde(skip)]
+    pub lasting: Lasting,
 }
 
 impl ApplyReport {
+    /// Counts a target that equals its source.
+    pub fn count_equal(&mut self, expires: bool) {
+        self.already_migrated += 1;
+        self.lasting.count_target(expires);
+    }
+
+    /// Counts a target that differs from its source and is kept.
+    pub fn count_conflict(&mut self, pair: (RedisKey, RedisKey), expiry_of_target: Expiry) {
+        self.conflicts += 1;
+        self.conflict_sample.offer(pair);
+        self.lasting.count_target(expiry_of_target != Expiry::Never);
+    }
+
     /// Source entries dealt with.
     #[must_use]
     pub fn processed(&self) -> u64 {
@@ -63,6 +81,7 @@ impl ApplyReport {
         self.ended += other.ended;
         self.conflict_sample.merge(other.conflict_sample);
         self.unmigrated.merge(other.unmigrated);
+        self.lasting.merge(other.lasting);
     }
 }
 
@@ -120,7 +139,8 @@ pub struct CleanupReport {
     pub gone: u64,
     /// Examples of kept originals.
     pub kept_sample: Sample<RedisKey>,
-    /// Keys that no rule maps; always kept.
+    /// Keys that no rule maps, always kept, among those it looked at: names that only targets have are left out, so
+    /// this is less than a plan or a comparison counts, and not for people.
     pub unmigrated: Unmigrated,
     /// What was found about the servers and did not block.
     pub findings: Vec<Finding>,

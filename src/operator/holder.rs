@@ -48,7 +48,7 @@ impl Case<'_> {
             (Decision::Run(step), Report::Held(hold)) => self.run(request, worker, hold, step).await,
             (Decision::Record(_), Report::Finished(_, _, outcome)) => self.record(request, worker, outcome).await,
             (Decision::Report(step), Report::Stopped(_, _, why)) => {
-                let mut verdict = words::stopped(why, &worker.order.request.redis);
+                let mut verdict = words::stopped(why, &worker.order.request.redis, request.samples);
                 if request.suspended {
                     verdict = words::suspended();
                 } else if chooses_otherwise(&worker.order.request, request) && *why == Stop::Interrupted {
@@ -185,7 +185,8 @@ impl Case<'_> {
         outcome: &Outcome,
     ) -> Result<Action, ReconcileError> {
         let now = now();
-        let verdict = words::done(outcome);
+        let unmigrated = self.status.plan.as_ref().map(|plan| plan.unmigrated.count);
+        let verdict = words::done(outcome, unmigrated);
         let mut next = self.status.clone();
         let finished = finished_progress(outcome);
         self.context.metrics.progress(&self.labels(), &finished);
@@ -212,7 +213,10 @@ impl Case<'_> {
                 None
             }
             Outcome::CleanedUp(report) => {
-                next.cleanup.get_or_insert_default().complete(report, now, request.samples);
+                let cleanup = next.cleanup.get_or_insert_default();
+                cleanup.complete(report, now, request.samples);
+                // Cleanup itself does not look at every key.
+                cleanup.unmigrated = unmigrated.unwrap_or(cleanup.unmigrated);
                 Some(Phase::CleanedUp)
             }
         };

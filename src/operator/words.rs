@@ -84,13 +84,13 @@ pub fn under_way(step: Step, progress: &Progress) -> Verdict {
 
 /// A step that is done, and what comes next.
 #[must_use]
-pub fn done(outcome: &Outcome) -> Verdict {
+pub fn done(outcome: &Outcome, unmigrated: Option<i64>) -> Verdict {
     match outcome {
         Outcome::Planned(plan) => planned(plan),
         Outcome::Applied(report) => applied(report),
         Outcome::Verified(report) => verified(report),
         Outcome::Compared(report) => compared(report),
-        Outcome::CleanedUp(report) => cleaned_up(report),
+        Outcome::CleanedUp(report) => cleaned_up(report, unmigrated),
     }
 }
 
@@ -149,13 +149,11 @@ fn compared(report: &VerifyReport) -> Verdict {
     Verdict::new(Reason::Progressing, format!("compared again: {message}"))
 }
 
-fn cleaned_up(report: &CleanupReport) -> Verdict {
-    let message = format!(
-        "{} originals removed, {} kept, {} unmigrated keys left alone",
-        report.removed + report.removed_before,
-        report.kept(),
-        report.unmigrated.total()
-    ) + &accepted(&report.findings);
+fn cleaned_up(report: &CleanupReport, unmigrated: Option<i64>) -> Verdict {
+    let left_alone = unmigrated.map(|count| format!(", {count} unmigrated keys left alone")).unwrap_or_default();
+    let removed = report.removed + report.removed_before;
+    let message = format!("{removed} originals removed, {} kept{left_alone}", report.kept());
+    let message = message + &accepted(&report.findings);
     let reason = if report.kept() > 0 { Reason::KeptOriginals } else { Reason::Complete };
     Verdict::new(Reason::Progressing, format!("cleaned up: {message}")).reached(TargetPhase::CleanedUp, reason, message)
 }
@@ -301,10 +299,14 @@ pub fn duplicate(hold: &Hold) -> Verdict {
     Verdict::new(Reason::Duplicate, message)
 }
 
-/// Why a step ended without being done.
+/// Why a step ended without being done; names keys only where samples are wanted.
 #[must_use]
-pub fn stopped(stop: &Stop, redis: &RedisTarget) -> Verdict {
+pub fn stopped(stop: &Stop, redis: &RedisTarget, samples: bool) -> Verdict {
     let reason = reason_of(stop);
+    if let (Stop::SourcesGone { sample, .. }, true) = (stop, samples) {
+        let names: Vec<String> = sample.iter().map(ToString::to_string).collect();
+        return Verdict::new(reason, format!("{stop}. Without a source, for example: {}", names.join(", ")));
+    }
     if is_refused_login(stop) {
         return Verdict::new(reason, refused_login(redis));
     }
@@ -420,7 +422,7 @@ pub fn reason_of(stop: &Stop) -> Reason {
         }
         Stop::PreflightFailed(_) => Reason::PreflightFailed,
         Stop::Conflicts(_) => Reason::Conflicts,
-        Stop::SourceChanging { .. } => Reason::SourceChanging,
+        Stop::SourceChanging { .. } | Stop::SourcesGone { .. } => Reason::SourceChanging,
         Stop::ReplicasMissing(_) => Reason::ReplicasMissing,
         Stop::MarkUnproven { .. } => Reason::MarkUnproven,
         Stop::NotVerified => Reason::MarkMissing,

@@ -532,8 +532,7 @@ impl Work<'_> {
 
     async fn begin(&self, hold: &Hold) -> Result<(Arc<Plan>, Run), Stop> {
         let plan = hold.plan.clone().ok_or(Stop::NotVerified)?;
-        let before = plan.seen.targets_before();
-        let run = journal::begin_run(self.writer, self.assignment, self.token, before, UnixMillis(now().0)).await?;
+        let run = journal::begin_run(self.writer, self.assignment, self.token, &plan.seen, UnixMillis(now().0)).await?;
         Ok((plan, run))
     }
 }

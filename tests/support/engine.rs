@@ -220,8 +220,7 @@ impl Held<'_> {
     }
 
     pub async fn begin_run(&self, plan: &Plan) -> Result<Run, Stop> {
-        let before = plan.seen.targets_before();
-        journal::begin_run(&self.writer, &self.bench.assignment, self.lease.token(), before, now()).await
+        journal::begin_run(&self.writer, &self.bench.assignment, self.lease.token(), &plan.seen, now()).await
     }
 
     pub async fn apply(&self, control: &Control, plan: &Plan, run: &Run) -> Result<ApplyReport, Stop> {
@@ -387,7 +386,7 @@ pub fn assert_settled(state: &Keyspace) {
     assert_eq!(mark.value.field("status"), Some(&b"applied"[..]));
     assert!(mark.value.field("verified_at").is_some(), "the mark is stamped");
     assert_eq!(mark.expiry_ms, None, "the mark stays");
-    for field in ["token", "started_at", "targets_before"] {
+    for field in ["token", "started_at", "targets_before", "sourceless_before"] {
         assert!(run.value.field(field).is_none(), "the run hash keeps {field}");
     }
     let day = 24 * 3600 * 1000;

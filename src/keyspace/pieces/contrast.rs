@@ -10,7 +10,7 @@ use crate::keyspace::compare::Comparison;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::pieces::{Cursor, Kind, Shape};
 use crate::keyspace::router::Keyspace;
-use crate::model::entry::{Bytes, Entry, Value as Content};
+use crate::model::entry::{Bytes, Entry, Expiry, Value as Content};
 use crate::model::key::RedisKey;
 
 /// Differing members that a comparison keeps; more than any migration changes in one entry.
@@ -99,7 +99,7 @@ impl Keyspace {
         let contrast = self.contrast((source, &ours), (target, &theirs), &Cursor::Start, None).await?;
         let is_same = contrast.is_empty();
         if is_same && ours.expiry == theirs.expiry {
-            return Ok(Comparison::Equal);
+            return Ok(Comparison::Equal { expires: ours.expiry != Expiry::Never });
         }
         let (held, wanted) = contrast.into_contents(ours.kind);
         // What moved between the two looks may seem to be on both sides: that is no proof of anything.

@@ -86,6 +86,13 @@ impl Rename for HashTags {
         outpost_layout::likely_answers(key)
     }
 
+    fn sources_of(&self, scope: &Scope, target: &RedisKey) -> Vec<RedisKey> {
+        match scope.parameters.key_layout {
+            KeyLayout::Outpost => outpost_layout::sources_of(target),
+            KeyLayout::TenantTag => tenant_tag_layout::sources_of(target),
+        }
+    }
+
     /// A tenant id that is empty or starts with `}` makes an empty hash tag, which Redis ignores.
     fn is_scattered(&self, target: &RedisKey) -> bool {
         hash_tag(target.as_bytes()).len() == target.as_bytes().len()

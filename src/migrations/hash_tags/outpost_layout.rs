@@ -6,7 +6,9 @@
 
 use crate::migrations::hash_tags::content::{self, Hash};
 use crate::migrations::hash_tags::{Decision, READINGS_LIMIT, legacy, unmigrated};
-use crate::migrations::key_names::{DOCUMENTED_SUMMARY_PREFIX, Entity, TENANT_PREFIX, outpost_readings};
+use crate::migrations::key_names::{
+    DESTINATION_INFIX, DOCUMENTED_SUMMARY_PREFIX, Entity, SUMMARY_SUFFIX, TENANT_PREFIX, outpost_readings,
+};
 use crate::model::key::RedisKey;
 use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
 
@@ -29,6 +31,17 @@ pub(super) fn map(key: &RedisKey, answers: &Answers) -> Decision<Mapping> {
 /// Whether a key has the form of a target: then it is no source, whatever it holds.
 pub(super) fn is_current_form(key: &RedisKey) -> bool {
     key.as_bytes().strip_prefix(TENANT_PREFIX).is_some_and(|rest| outpost_readings(rest).next().is_some())
+}
+
+/// Every legacy key that may have this target.
+pub(super) fn sources_of(target: &RedisKey) -> Vec<RedisKey> {
+    let Some(rest) = target.as_bytes().strip_prefix(TENANT_PREFIX) else { return Vec::new() };
+    let legacy = |entity: Entity<'_>| match entity {
+        Entity::Tenant { id } => RedisKey::concat(&[TENANT_PREFIX, id]),
+        Entity::Summary { tenant } => RedisKey::concat(&[TENANT_PREFIX, tenant, SUMMARY_SUFFIX]),
+        Entity::Destination { tenant, id } => RedisKey::concat(&[TENANT_PREFIX, tenant, DESTINATION_INFIX, id]),
+    };
+    outpost_readings(rest).take(READINGS_LIMIT).map(legacy).collect()
 }
 
 /// What is most likely found: the entity that the name stands for, not deleted, under no tenant with a braced id.

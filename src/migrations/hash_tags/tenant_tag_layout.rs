@@ -36,6 +36,17 @@ pub(super) fn map(key: &RedisKey, answers: &Answers) -> Decision<Mapping> {
     }
 }
 
+/// Every original that may have this target.
+pub(super) fn sources_of(target: &RedisKey) -> Vec<RedisKey> {
+    let Some(rest) = target.as_bytes().strip_prefix(TENANT_TAG_PREFIX) else { return Vec::new() };
+    let originals = |(id, suffix): (&[u8], &[u8])| {
+        let documented = suffix.strip_prefix(DOCUMENTED_SUMMARY_SUFFIX);
+        let summary = documented.map(|name| RedisKey::concat(&[DOCUMENTED_SUMMARY_PREFIX, id, b":", name]));
+        [Some(RedisKey::concat(&[TENANT_PREFIX, id, suffix])), summary]
+    };
+    tenant_tag_readings(rest).take(READINGS_LIMIT).flat_map(originals).flatten().collect()
+}
+
 /// A key `{tenant:<rest>` is there already; what follows its tag says what it is.
 fn tagged(rest: &[u8]) -> Mapping {
     let mut readings = tenant_tag_readings(rest);

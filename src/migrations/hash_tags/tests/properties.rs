@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::keyspace::{Keyspace, Stored, hash, summary, tombstone, with_id};
+use super::scope;
 use crate::migrations::KeyLayout;
 use crate::migrations::Rename as _;
 use crate::migrations::hash_tags::HashTags;
@@ -258,6 +259,15 @@ proptest! {
                 let is_same = matches!(&mapping, Mapping::Target { key, .. } if key == target);
                 prop_assert!(is_same, "{} goes to {:?}, not to {}", source, mapping, target);
             }
+        }
+    }
+
+    #[test]
+    fn a_target_tells_its_source(generated in generated(), layout in layout()) {
+        for (source, target) in generated.targets(layout) {
+            let told = HashTags.sources_of(&scope(layout), &target);
+            prop_assert!(told.contains(&source), "{} comes of {:?}, not of {}", target, told, source);
+            prop_assert!(!HashTags.may_be_source(&scope(layout), &target));
         }
     }
 
