@@ -11,7 +11,7 @@ const ITEMS: usize = 32;
 /// As many for a script that only looks at each.
 const LIGHT_ITEMS: usize = 100;
 
-/// A script and its digest.
+/// A script and its digest. A connection loads it when it is first used there.
 pub(super) struct Script {
     text: String,
     digest: String,
@@ -537,37 +537,3 @@ pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
          return redis.call('DEL', KEYS[1])",
     )
 });
-
-/// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 28] {
-    [
-        &READ_PAYLOADS,
-        &READ_FIELDS,
-        &WHICH_EXIST,
-        &MEMORY_USAGES,
-        &WHICH_HOLD,
-        &MEASURE_SUPPOSED,
-        &READ_SUPPOSED,
-        &COPY_SUPPOSED,
-        &COMPARE_PAIRS,
-        &UNLINK_EQUAL,
-        &READ_PAYLOAD,
-        &READ_ENTRY,
-        &READ_ENTRIES,
-        &UNLINK_IF_HASH_IS,
-        &REPLACE_IF_HASH_IS,
-        &SET_FIELDS_IF_UNCHANGED,
-        &TAKE_LOCK,
-        &RENEW_LOCK,
-        &RELEASE_LOCK,
-        &WRITE_RUN,
-        &CLAIM_RUN,
-        &WRITE_MARK,
-        &STAMP_MARK,
-        &WRITE_MARK_IF_ABSENT,
-        &UNSTAMP_MARK,
-        &CLAIM_MARK,
-        &CONFIRM_MARK,
-        &WITHDRAW_MARK,
-    ]
-}
