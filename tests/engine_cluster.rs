@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::keyspace::conditional::Outcome;
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::finding::{FindingCode, Severity};
 use outpost_migrate_redis::model::key::RedisKey;
@@ -20,6 +21,7 @@ use support::engine::{Bench, Expected, Reins, assert_no_lock, assert_settled, hs
 use support::events::Events;
 use support::fixture::read_fixture;
 use support::generator::{Generator, now_ms, unmigrated};
+use support::load::load;
 use support::process::Signal;
 use support::redis_client::slot;
 use support::redis_cluster::{Cluster, wait_replicated};
@@ -575,4 +577,62 @@ async fn a_slot_that_moves_during_the_comparison_costs_one_more() {
     assert_eq!(report.equal, expected.sources());
     held.release().await;
     expected.assert_migrated(&bench).await;
+}
+
+/// Connections that a node has accepted, and scripts that were sent to it.
+async fn accepted(cluster: &Cluster, node: usize) -> (u64, u64) {
+    let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or_default();
+    let connections = cluster.node(node).info("stats").await.expect("INFO")("total_connections_received");
+    let loads = cluster.node(node).info("commandstats").await.expect("INFO")("cmdstat_script|load");
+    let calls = loads.and_then(|line| Some(line.strip_prefix("calls=")?.split(',').next()?.to_owned()));
+    (number(connections), number(calls))
+}
+
+/// What is no hash is watched over a connection that nobody else uses meanwhile.
+#[tokio::test]
+async fn a_thousand_strings_take_few_connections_and_few_scripts() {
+    let cluster = without_replicas().await;
+    let bench = Bench::with_layout(&cluster.endpoint(), KeyLayout::TenantTag);
+    let tenants = (0..10).map(|id| Entry::new(format!("tenant:t{id}"), Value::hash([("id", format!("t{id}"))])));
+    let text = |number: u32| Entry::new(format!("tenant:t{}:text{number}", number % 10), Value::String(b"x".to_vec()));
+    load(&bench.redis, tenants.chain((0..1000).map(text))).await;
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    let before = [accepted(&cluster, 0).await, accepted(&cluster, 1).await, accepted(&cluster, 2).await];
+
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+
+    assert_eq!((report.removed, report.kept()), (1010, 0));
+    for (node, before) in before.into_iter().enumerate() {
+        let after = accepted(&cluster, node).await;
+        let (connections, scripts) = (after.0 - before.0, after.1 - before.1);
+        println!("node {node}: {connections} connections, {scripts} scripts");
+        assert!(connections < 30, "node {node} accepted {connections} connections");
+        assert!(scripts < 100, "node {node} was sent {scripts} scripts");
+    }
+}
+
+/// A connection that was idle and is gone is replaced, and nothing else is read anew for it.
+#[tokio::test]
+async fn an_idle_connection_that_was_closed_is_replaced() {
+    let cluster = without_replicas().await;
+    let bench = Bench::new(&cluster.endpoint());
+    let keys = [RedisKey::from("tenant:one"), RedisKey::from("tenant:two{tenant:one}")];
+    load(&bench.redis, keys.iter().map(|key| Entry::new(key.as_bytes(), Value::String(b"x".to_vec())))).await;
+    let held = bench.hold().await;
+    let entries = held.writer.entries(&keys).await.expect("entries");
+    let mut expected: Vec<_> =
+        keys.iter().cloned().zip(entries.into_iter().map(|entry| entry.expect("text"))).collect();
+    let still = held.writer.disturbances();
+    let last = expected.split_off(1);
+    assert_eq!(held.writer.unlink_if_unchanged(&expected, still).await, Ok(vec![Outcome::Done]));
+    let mut owner = cluster.connection(cluster.owner(slot(keys[0].as_bytes())).await).await;
+    let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut owner).await.expect("CLIENT LIST");
+    // The writer's first connection is the one that the others share.
+    let writers = list.lines().filter(|line| line.contains(held.lease.token()));
+    let idle: Vec<&str> = writers.skip(1).filter_map(|line| line.split(' ').next()?.strip_prefix("id=")).collect();
+    assert_eq!(idle.len(), 1, "one connection is kept for the next: {list}");
+    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(idle[0]).exec_async(&mut owner).await.expect("CLIENT KILL");
+
+    assert_eq!(held.writer.unlink_if_unchanged(&last, still).await, Ok(vec![Outcome::Done]));
+    held.release().await;
 }

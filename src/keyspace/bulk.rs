@@ -19,10 +19,10 @@ use crate::keyspace::value;
 use crate::model::slot::slot_of_bytes;
 
 /// What is asked of each item.
-pub(super) struct Bulk<'a> {
+pub(super) struct Bulk {
     /// Takes the leading arguments, then the words of all items; gives one answer for each of as many items, from the
     /// first on, as it pleases.
-    pub(super) script: &'a Script,
+    pub(super) script: &'static Script,
     /// Arguments before those of the items.
     pub(super) leading: Vec<Vec<u8>>,
     /// Arguments of one item. The first is a key, and so may be others of the same primary.
@@ -31,9 +31,9 @@ pub(super) struct Bulk<'a> {
     pub(super) undisturbed: Option<u64>,
 }
 
-impl<'a> Bulk<'a> {
+impl Bulk {
     /// One answer for each key, or for each item of [`Bulk::words_each`].
-    pub(super) fn of(script: &'a Script) -> Self {
+    pub(super) fn of(script: &'static Script) -> Self {
         Self { script, leading: Vec::new(), words_each: 1, undisturbed: None }
     }
 
@@ -55,7 +55,7 @@ impl<'a> Bulk<'a> {
 
 impl Keyspace {
     /// The answer for each item, in order; `None` where the item has to be asked alone.
-    pub(super) async fn in_bulk(&self, bulk: &Bulk<'_>, words: &[&[u8]]) -> Vec<Option<Value>> {
+    pub(super) async fn in_bulk(&self, bulk: &Bulk, words: &[&[u8]]) -> Vec<Option<Value>> {
         let items = words.len() / bulk.words_each;
         let mut answers = vec![None; items];
         let topology = self.topology().await;
@@ -76,7 +76,7 @@ impl Keyspace {
     /// The items of one primary, until it answered or refused each.
     async fn answer_share(
         &self,
-        bulk: &Bulk<'_>,
+        bulk: &Bulk,
         words: &[&[u8]],
         node: &NodeAddress,
         mut open: Vec<usize>,
@@ -88,7 +88,7 @@ impl Keyspace {
             let is_lost = AtomicBool::new(false);
             let asked = chunks.iter().map(async |items| {
                 let ask = || (!is_lost.load(Ordering::Relaxed)).then(|| bulk.command(words, items));
-                let answer = self.take_turn(node, ask, bulk.undisturbed).await;
+                let answer = self.take_turn(node, bulk.script, ask, bulk.undisturbed).await;
                 is_lost.fetch_or(answer.as_ref().is_some_and(is_connection_lost), Ordering::Relaxed);
                 answer
             });

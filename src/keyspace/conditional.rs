@@ -8,12 +8,9 @@ use redis::{Pipeline, Value};
 use crate::keyspace::bulk::Bulk;
 use crate::keyspace::command::Command;
 use crate::keyspace::compare::by_script;
-use crate::keyspace::connection::Connection;
-use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::read::Payload;
 use crate::keyspace::script::{self, Script};
-use crate::keyspace::server;
 use crate::keyspace::supposed::{self, Spare};
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
@@ -132,18 +129,20 @@ impl Writer {
     ) -> Result<Outcome, Fault> {
         let topology = self.topology().await;
         let owner = topology.owner(slot_of(key)).ok_or(Fault::new(FaultClass::ClusterDown))?;
-        let mut connection = self.own_connection(&owner.address).await?;
         let node = &owner.address;
-        if !server::is_still(self, owner, &mut connection).await? {
-            return Err(Fault::of(FaultClass::Disturbed, node));
+        let mut connection = self.borrow_connection(owner).await?;
+        connection.send_one(Command::on("WATCH", key), node).await?;
+        let read = connection.send_one(Command::script(&script::READ_ENTRY, &[key]), node).await?;
+        let refused = match value::entry(read)? {
+            None => Some(Outcome::Gone),
+            Some(found) => (found != *expected).then_some(Outcome::Changed),
+        };
+        if let Some(refused) = refused {
+            connection.send(std::iter::once(redis::cmd("UNWATCH")), &[], node).await?;
+            self.keep_idle(node, connection).await;
+            return Ok(refused);
         }
-        send(&mut connection, node, &redis::cmd("WATCH").arg(key.as_bytes()).take()).await?;
-        let read = send(&mut connection, node, &Command::script(&script::READ_ENTRY, &[key]).cmd).await?;
-        match value::entry(read)? {
-            None => return Ok(Outcome::Gone),
-            Some(found) if found != *expected => return Ok(Outcome::Changed),
-            Some(_) => {}
-        }
+
         self.check_lease(node)?;
         if undisturbed.is_some_and(|count| count != self.disturbances()) {
             return Err(Fault::of(FaultClass::Disturbed, node));
@@ -164,12 +163,9 @@ impl Writer {
         };
         let answer: Value =
             transaction.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))?;
+        self.keep_idle(node, connection).await;
         Ok(if answer == Value::Nil { Outcome::Changed } else { Outcome::Done })
     }
-}
-
-async fn send(connection: &mut Connection, node: &NodeAddress, command: &redis::Cmd) -> Result<Value, Fault> {
-    command.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))
 }
 
 fn set_fields(key: &RedisKey, fields: &[FieldChange]) -> Command {
@@ -180,7 +176,7 @@ fn set_fields(key: &RedisKey, fields: &[FieldChange]) -> Command {
 }
 
 /// The script's call, if the entry is a hash that a script may compare.
-fn hash_script(script: &Script, key: &RedisKey, entry: &Entry, write: &Write<'_>) -> Option<Command> {
+fn hash_script(script: &'static Script, key: &RedisKey, entry: &Entry, write: &Write<'_>) -> Option<Command> {
     let EntryValue::Hash(fields) = &entry.value else { return None };
     if fields.len() > SCRIPT_MEMBERS || entry.value.bytes() > SCRIPT_BYTES {
         return None;

@@ -1,23 +1,26 @@
 //! One connection to one node.
 //!
 //! Owns how a connection is made: TLS, credentials, name, time limits. Refuses to reconnect by
-//! itself: a lost connection is a fault that the router answers. Logs in by commands of its own, since the client
+//! itself: a lost connection is a fault that the router answers. Owns also which scripts it has loaded. Logs in by commands of its own, since the client
 //! library takes whatever a server answers to `AUTH` for refused credentials.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::{AsyncDNSResolver, tcp::TcpSettings};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    RedisConnectionInfo, TlsCertificates,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisResult, TlsCertificates, Value,
 };
 use secrecy::ExposeSecret;
 
+use crate::keyspace::command::Command;
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint, Tls};
 use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::script::Script;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +30,70 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     pub(super) inner: MultiplexedConnection,
     pub(super) identity: Identity,
+    /// Digests of the scripts that its server holds, as far as this connection knows.
+    loaded: Arc<Mutex<HashSet<&'static str>>>,
+}
+
+impl Connection {
+    /// Sends commands in one go, in front of them the scripts `needed` that are not known to be loaded. Returns the
+    /// answer to each command.
+    ///
+    /// # Errors
+    /// The connection broke; what became of the commands is unknown.
+    pub(super) async fn send(
+        &mut self,
+        commands: impl ExactSizeIterator<Item = Cmd>,
+        needed: &[&'static Script],
+        node: &NodeAddress,
+    ) -> Result<Vec<Result<Value, Fault>>, Fault> {
+        let loads: Vec<&'static Script> = {
+            let loaded = self.loaded();
+            needed.iter().copied().filter(|script| !loaded.contains(script.sha1())).collect()
+        };
+        let count = loads.len() + commands.len();
+        let mut pipeline = Pipeline::with_capacity(count);
+        pipeline.ignore_errors();
+        for command in loads.iter().map(|script| script.load_command()).chain(commands) {
+            pipeline.add_command(command);
+        }
+
+        let answers: Result<Vec<RedisResult<Value>>, _> = pipeline.query_async(&mut self.inner).await;
+        let answers = answers.map_err(|error| Fault::classify(&error, node))?;
+        if answers.len() != count {
+            return Err(Fault::of(FaultClass::UnexpectedAnswer, node));
+        }
+        let mut answers = answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node)));
+        let mut refused = None;
+        for script in loads {
+            match answers.next() {
+                Some(Err(fault)) => refused = Some(fault),
+                Some(Ok(_)) | None => drop(self.loaded().insert(script.sha1())),
+            }
+        }
+        let mut answers: Vec<_> = answers.collect();
+        for answer in &mut answers {
+            if !matches!(answer, Err(fault) if fault.class == FaultClass::NoScript) {
+                continue;
+            }
+            match &refused {
+                // A script that may not be loaded is not forgotten.
+                Some(refused) => *answer = Err(refused.clone()),
+                None => self.loaded().clear(),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Sends one command.
+    pub(super) async fn send_one(&mut self, command: Command, node: &NodeAddress) -> Result<Value, Fault> {
+        let needed: Vec<&'static Script> = command.script.into_iter().collect();
+        let mut answers = self.send(std::iter::once(command.cmd), &needed, node).await?;
+        answers.pop().unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, HashSet<&'static str>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How a server knows a connection. Ids begin anew with each run of a server, so it takes the address too
@@ -65,10 +132,10 @@ pub(super) async fn open(endpoint: &RedisEndpoint, node: &NodeAddress, name: &st
         command.query_async::<()>(&mut inner).await.map_err(|error| unanswered(endpoint, &error, fault(&error)))?;
     }
     let info: String = redis::cmd("CLIENT").arg("INFO").query_async(&mut inner).await.map_err(|error| fault(&error))?;
-    Ok(Connection { inner, identity: Identity::parse(&info) })
+    Ok(Connection { inner, identity: Identity::parse(&info), loaded: Arc::default() })
 }
 
-fn login(endpoint: &RedisEndpoint) -> Vec<redis::Cmd> {
+fn login(endpoint: &RedisEndpoint) -> Vec<Cmd> {
     let mut commands = Vec::new();
     if let Some(password) = &endpoint.password {
         let mut auth = redis::cmd("AUTH");

@@ -137,7 +137,7 @@ impl Keyspace {
     /// # Errors
     /// Whatever kept Redis from answering.
     pub async fn take_lock_key(&self, key: &RedisKey, value: &[u8], life: Duration) -> Result<Option<HeldKey>, Fault> {
-        let command = |script: &Script| Command::script(script, &[key]).arg(value).arg(millis(life));
+        let command = |script: &'static Script| Command::script(script, &[key]).arg(value).arg(millis(life));
         match self.run_at_memory_limit(&script::TAKE_LOCK, command).await? {
             Value::Int(1) => Ok(None),
             Value::Array(answer) => {

@@ -91,7 +91,7 @@ impl Keyspace {
     /// One answer for each key: by a script for many keys, and by a command for those that it left out.
     async fn answers(
         &self,
-        script: &script::Script,
+        script: &'static script::Script,
         keys: &[RedisKey],
         alone: impl Fn(&RedisKey) -> Command,
     ) -> Result<Vec<Value>, Fault> {
@@ -107,7 +107,7 @@ impl Keyspace {
 
     async fn numbers(
         &self,
-        script: &script::Script,
+        script: &'static script::Script,
         keys: &[RedisKey],
         alone: impl Fn(&RedisKey) -> Command,
     ) -> Result<Vec<u64>, Fault> {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use redis::{Pipeline, RedisResult, Value};
+use redis::{RedisResult, Value};
 
 use crate::keyspace::command::Command;
 use crate::keyspace::connection::Connection;
@@ -15,6 +15,7 @@ use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::script::{self, Script};
 use crate::keyspace::server;
 use crate::keyspace::topology::Primary;
+use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
 use crate::model::key::RedisKey;
 use crate::model::policy::MinReplicas;
@@ -107,7 +108,7 @@ impl Writer {
                 let loaded: RedisResult<Value> = unbound.load_command().query_async(&mut connection.inner).await;
                 // Before Redis 7.0 there is no script that a full server takes.
                 loaded.map_err(|_| refused)?;
-                wait_behind(&mut connection, node, &unbound, &barrier, required, patience).await
+                wait_behind(&mut connection, node, unbound, &barrier, required, patience).await
             }
             waited => waited,
         };
@@ -119,18 +120,22 @@ impl Writer {
 async fn wait_behind(
     connection: &mut Connection,
     node: &NodeAddress,
-    barrier_script: &Script,
+    barrier_script: &'static Script,
     barrier: &RedisKey,
     required: u32,
     patience: Duration,
 ) -> Result<u32, Fault> {
-    let mut pipeline = Pipeline::new();
-    // It ends by itself where the UNLINK is lost.
-    pipeline.add_command(Command::script(barrier_script, &[barrier]).arg(60_000).cmd).ignore();
-    pipeline.cmd("WAIT").arg(required).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
-    pipeline.cmd("UNLINK").arg(barrier.as_bytes()).ignore();
-    let (acknowledged,): (i64,) =
-        pipeline.query_async(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))?;
+    let commands = [
+        // It ends by itself where the UNLINK is lost.
+        Command::script(barrier_script, &[barrier]).arg(60_000).cmd,
+        redis::cmd("WAIT").arg(required).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX)).take(),
+        redis::cmd("UNLINK").arg(barrier.as_bytes()).take(),
+    ];
+    let mut answers = connection.send(commands.into_iter(), &[barrier_script], node).await?.into_iter();
+    let mut next = || answers.next().unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)));
+    next()?;
+    let acknowledged = value::int(next()?)?;
+    next()?;
     u32::try_from(acknowledged).map_err(|_| Fault::of(FaultClass::UnexpectedAnswer, node))
 }
 

@@ -4,13 +4,13 @@
 //! lock it was given is lost, and to use a connection that whoever takes the lock would not have closed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{self, Arc};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::join_all;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Value};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::keyspace::command::Command;
@@ -18,9 +18,9 @@ use crate::keyspace::connection::{self, Connection, Identity};
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
 use crate::keyspace::fault::{Fault, FaultClass, Remedy};
 use crate::keyspace::lease::HeldLock;
-use crate::keyspace::script::{self, Script};
+use crate::keyspace::script::Script;
 use crate::keyspace::server;
-use crate::keyspace::topology::Topology;
+use crate::keyspace::topology::{Primary, Topology};
 
 /// How long a batch is retried before its fault is handed up; long enough for a failover.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,11 +58,19 @@ const TURNS: usize = 4;
 struct Place {
     slot: Mutex<Slot>,
     turns: Semaphore,
+    /// Further connections that nobody uses now.
+    idle: sync::Mutex<Vec<Connection>>,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { slot: Mutex::default(), turns: Semaphore::new(TURNS) }
+        Self { slot: Mutex::default(), turns: Semaphore::new(TURNS), idle: sync::Mutex::default() }
+    }
+}
+
+impl Place {
+    fn idle(&self) -> sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(sync::PoisonError::into_inner)
     }
 }
 
@@ -196,8 +204,8 @@ impl Keyspace {
     /// for the few small writes without which nobody could begin to free memory.
     pub(super) async fn run_at_memory_limit(
         &self,
-        script: &Script,
-        command: impl Fn(&Script) -> Command,
+        script: &'static Script,
+        command: impl Fn(&'static Script) -> Command,
     ) -> Result<Value, Fault> {
         let refused = match self.run_one(command(script)).await {
             Err(fault) if fault.class == FaultClass::OutOfMemory => fault,
@@ -206,7 +214,7 @@ impl Keyspace {
         let Some(node) = &refused.at else { return Err(refused) };
         let unbound = script.at_memory_limit();
         match self.ask_node(node, unbound.load_command()).await {
-            Ok(_) => self.run_one(command(&unbound)).await,
+            Ok(_) => self.run_one(command(unbound)).await,
             // Before Redis 7.0 there is no such script.
             Err(_) => Err(refused),
         }
@@ -220,13 +228,19 @@ impl Keyspace {
         let sent = groups.into_iter().map(|Group { node, asking, indexes }| async move {
             let words = if asking { 2 } else { 1 };
             let mut sent = Vec::with_capacity(indexes.len() * words);
+            let mut scripts = Vec::new();
             for &index in &indexes {
                 if asking {
                     sent.push(redis::cmd("ASKING"));
                 }
                 sent.push(commands[index].cmd.clone());
+                if let Some(script) = commands[index].script
+                    && !scripts.iter().any(|other: &&Script| std::ptr::eq(*other, script))
+                {
+                    scripts.push(script);
+                }
             }
-            let mut answers = self.ask_node_all(&node, sent, undisturbed).await;
+            let mut answers = self.ask_node_all(&node, sent, &scripts, undisturbed).await;
             if asking {
                 // Every other answer is that of ASKING.
                 answers = answers.into_iter().skip(1).step_by(2).collect();
@@ -245,30 +259,27 @@ impl Keyspace {
     pub(super) async fn take_turn(
         &self,
         node: &NodeAddress,
+        script: &'static Script,
         command: impl FnOnce() -> Option<Cmd>,
         undisturbed: Option<u64>,
     ) -> Option<Result<Value, Fault>> {
         let place = self.place(node).await;
         // Nobody closes it, so there always is a turn.
         let _turn = place.turns.acquire().await;
-        self.ask_node_all(node, vec![command()?], undisturbed).await.pop()
+        self.ask_node_all(node, vec![command()?], &[script], undisturbed).await.pop()
     }
 
-    /// Sends commands to one node, whatever slots it owns. A node that lost the scripts gets them again.
+    /// Sends commands, which run these scripts, to one node, whatever slots it owns.
     pub(super) async fn ask_node_all(
         &self,
         node: &NodeAddress,
         commands: Vec<Cmd>,
+        scripts: &[&'static Script],
         undisturbed: Option<u64>,
     ) -> Vec<Result<Value, Fault>> {
         let count = commands.len();
-        match self.pipeline(node, commands, undisturbed).await {
-            Ok(answers) => {
-                if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.class == FaultClass::NoScript)) {
-                    let _ = self.load_scripts(node).await;
-                }
-                answers
-            }
+        match self.pipeline(node, commands, scripts, undisturbed).await {
+            Ok(answers) => answers,
             Err(fault) => vec![Err(fault); count],
         }
     }
@@ -277,41 +288,32 @@ impl Keyspace {
         &self,
         node: &NodeAddress,
         commands: Vec<Cmd>,
+        scripts: &[&'static Script],
         undisturbed: Option<u64>,
     ) -> Result<Vec<Result<Value, Fault>>, Fault> {
-        let count = commands.len();
-        let mut pipeline = Pipeline::with_capacity(count);
-        pipeline.ignore_errors();
-        for command in commands {
-            pipeline.add_command(command);
-        }
         let mut connection = self.connection(node).await?;
         self.check_lease(node)?;
         if undisturbed.is_some_and(|count| count != self.disturbances()) {
             return Err(Fault::of(FaultClass::Disturbed, node));
         }
-        let answers: Result<Vec<RedisResult<Value>>, _> = pipeline.query_async(&mut connection.inner).await;
-        match answers {
-            Ok(answers) if answers.len() == count => {
-                let answers: Vec<_> =
-                    answers.into_iter().map(|answer| answer.map_err(|error| Fault::classify(&error, node))).collect();
+        match connection.send(commands.into_iter(), scripts, node).await {
+            Ok(answers) => {
                 if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.class == FaultClass::ReadOnly)) {
                     // The address may lead to the promoted server by now; this connection never will.
                     self.drop_connection(node, &connection.identity).await;
                 }
                 Ok(answers)
             }
-            Ok(_) => Err(Fault::of(FaultClass::UnexpectedAnswer, node)),
-            Err(error) => {
+            Err(fault) => {
                 self.drop_connection(node, &connection.identity).await;
-                Err(Fault::classify(&error, node))
+                Err(fault)
             }
         }
     }
 
     /// Sends one command to one node, whatever slots it owns.
     pub(super) async fn ask_node(&self, node: &NodeAddress, command: Cmd) -> Result<Value, Fault> {
-        self.pipeline(node, vec![command], None)
+        self.pipeline(node, vec![command], &[], None)
             .await?
             .pop()
             .unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))
@@ -319,9 +321,38 @@ impl Keyspace {
 
     /// Opens a further connection to a node, for commands that occupy one (`WATCH`, `WAIT`).
     pub(super) async fn own_connection(&self, node: &NodeAddress) -> Result<Connection, Fault> {
-        let mut opened = self.open(node, None).await?;
-        load_scripts(&mut opened, node).await?;
-        Ok(opened)
+        self.open(node, None).await
+    }
+
+    /// A connection to a primary that nobody else uses until it is given back by [`Keyspace::keep_idle`]: an idle one,
+    /// or a further one. There are as many as batches that need one at the same time.
+    ///
+    /// # Errors
+    /// [`FaultClass::Disturbed`] if the node is another run of the server than the one known; the fault that kept it
+    /// from answering.
+    pub(super) async fn borrow_connection(&self, primary: &Primary) -> Result<Connection, Fault> {
+        let node = &primary.address;
+        loop {
+            let idle = self.place(node).await.idle().pop();
+            let was_idle = idle.is_some();
+            let mut connection = match idle {
+                Some(idle) => idle,
+                None => self.own_connection(node).await?,
+            };
+            match server::is_still(self, primary, &mut connection).await {
+                Ok(true) => return Ok(connection),
+                // It went, or its server is another by now, while nobody used it: nothing was lost with it.
+                Ok(false) if was_idle => {}
+                Err(fault) if was_idle && fault.class.is_connection_lost() => {}
+                Ok(false) => return Err(Fault::of(FaultClass::Disturbed, node)),
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    /// Keeps a borrowed connection for the next who needs one. It has been answered everything, and watches nothing.
+    pub(super) async fn keep_idle(&self, node: &NodeAddress, connection: Connection) {
+        self.place(node).await.idle().push(connection);
     }
 
     /// Opens a connection that may be used for writing, if this keyspace may write.
@@ -364,9 +395,8 @@ impl Keyspace {
         if let Some(live) = &slot.live {
             return Ok(live.clone());
         }
-        let mut opened = self.open(node, slot.dropped.as_ref()).await?;
+        let opened = self.open(node, slot.dropped.as_ref()).await?;
         slot.dropped = None;
-        load_scripts(&mut opened, node).await?;
         slot.live = Some(opened.clone());
         Ok(opened)
     }
@@ -388,19 +418,6 @@ impl Keyspace {
             self.drop_connection(node, &identity).await;
         }
     }
-
-    pub(super) async fn load_scripts(&self, node: &NodeAddress) -> Result<(), Fault> {
-        let mut connection = self.connection(node).await?;
-        load_scripts(&mut connection, node).await
-    }
-}
-
-async fn load_scripts(connection: &mut Connection, node: &NodeAddress) -> Result<(), Fault> {
-    let mut pipeline = Pipeline::new();
-    for script in script::all() {
-        pipeline.add_command(script.load_command()).ignore();
-    }
-    pipeline.query_async::<()>(&mut connection.inner).await.map_err(|error| Fault::classify(&error, node))
 }
 
 pub(super) fn backoff() -> impl Iterator<Item = Duration> {

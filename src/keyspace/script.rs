@@ -3,7 +3,7 @@
 //! Owns their text. Each touches only the keys that it is given: `KEYS`, all of one slot, or, where many are read
 //! at once, `ARGV`, all of one server.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 /// Items that one command may bring to a script that does several things to each: a third of a millisecond's work.
 const ITEMS: usize = 32;
@@ -11,16 +11,18 @@ const ITEMS: usize = 32;
 /// As many for a script that only looks at each.
 const LIGHT_ITEMS: usize = 100;
 
-/// A script and its digest.
+/// A script and its digest. A connection loads it when it is first used there.
 pub(super) struct Script {
     text: String,
     digest: String,
     items: usize,
+    unbound: OnceLock<Box<Script>>,
 }
 
 impl Script {
     fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), digest: redis::Script::new(text).get_hash().to_owned(), items: ITEMS }
+        let digest = redis::Script::new(text).get_hash().to_owned();
+        Self { text: text.to_owned(), digest, items: ITEMS, unbound: OnceLock::new() }
     }
 
     /// A script that only looks at each item.
@@ -39,8 +41,10 @@ impl Script {
 
     /// The same for a server at its memory limit: since Redis 7.0 a script may say that it is to run there too. Earlier
     /// servers do not understand its first line.
-    pub(super) fn at_memory_limit(&self) -> Self {
-        Self { items: self.items, ..Self::new(&format!("#!lua flags=allow-oom\n{}", self.text)) }
+    pub(super) fn at_memory_limit(&self) -> &Self {
+        self.unbound.get_or_init(|| {
+            Box::new(Self { items: self.items, ..Self::new(&format!("#!lua flags=allow-oom\n{}", self.text)) })
+        })
     }
 
     pub(super) fn load_command(&self) -> redis::Cmd {
@@ -552,38 +556,3 @@ pub(super) static WITHDRAW_MARK: LazyLock<Script> = LazyLock::new(|| {
          return redis.call('DEL', KEYS[1])",
     )
 });
-
-/// Every script, to load them on a node.
-pub(super) fn all() -> [&'static Script; 29] {
-    [
-        &READ_PAYLOADS,
-        &READ_FIELDS,
-        &WHICH_EXIST,
-        &MEMORY_USAGES,
-        &WHICH_HOLD,
-        &MEASURE_SUPPOSED,
-        &READ_SUPPOSED,
-        &COPY_SUPPOSED,
-        &COMPARE_PAIRS,
-        &UNLINK_EQUAL,
-        &READ_PAYLOAD,
-        &READ_ENTRY,
-        &READ_ENTRIES,
-        &UNLINK_IF_HASH_IS,
-        &REPLACE_IF_HASH_IS,
-        &SET_FIELDS_IF_UNCHANGED,
-        &TAKE_LOCK,
-        &RENEW_LOCK,
-        &RELEASE_LOCK,
-        &WRITE_BARRIER,
-        &WRITE_RUN,
-        &CLAIM_RUN,
-        &WRITE_MARK,
-        &STAMP_MARK,
-        &WRITE_MARK_IF_ABSENT,
-        &UNSTAMP_MARK,
-        &CLAIM_MARK,
-        &CONFIRM_MARK,
-        &WITHDRAW_MARK,
-    ]
-}

@@ -191,7 +191,7 @@ async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Tol
         questions.push(cmd("CLUSTER").arg("INFO").take());
         questions.push(cmd("CLUSTER").arg("NODES").take());
     }
-    let mut answers = keyspace.ask_node_all(node, questions, None).await.into_iter();
+    let mut answers = keyspace.ask_node_all(node, questions, &[], None).await.into_iter();
     let mut next = || value::text(answers.next().unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))?);
     let (server, replication) = (parse_info(&next()?), parse_info(&next()?));
     let is_primary = replication.get("role").is_some_and(|role| role == "master");

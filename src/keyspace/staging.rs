@@ -15,7 +15,6 @@ use crate::keyspace::connection::Connection;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::pieces::{Cursor, Groups, Shape};
-use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
 use crate::model::entry::Expiry;
@@ -80,10 +79,7 @@ impl Writer {
         let undisturbed = self.disturbances();
         let topology = self.topology().await;
         let owner = topology.owner(slot_of(key)).ok_or(Fault::new(FaultClass::ClusterDown))?;
-        let mut connection = self.own_connection(&owner.address).await?;
-        if !server::is_still(self, owner, &mut connection).await? {
-            return Err(Fault::of(FaultClass::Disturbed, &owner.address));
-        }
+        let connection = self.borrow_connection(owner).await?;
         let mut watched =
             Watched { connection, node: owner.address.clone(), undisturbed, unwatched: Vec::with_capacity(2) };
         let mut watch = cmd("WATCH").arg(key.as_bytes()).take();
@@ -256,7 +252,9 @@ impl Writer {
             transaction.add_command(write.clone());
         }
         let answer: Result<Value, _> = transaction.query_async(&mut watched.connection.inner).await;
-        answer.map(|answer| answer != Value::Nil).map_err(|error| Fault::classify(&error, &watched.node))
+        let answer = answer.map_err(|error| Fault::classify(&error, &watched.node))?;
+        self.keep_idle(&watched.node, watched.connection).await;
+        Ok(answer != Value::Nil)
     }
 }
 

@@ -31,7 +31,7 @@ impl Writer {
     /// The fault that stayed.
     pub async fn claim_run(&self, run: &RedisKey, life: Duration, fields: Fields<'_>) -> Result<(), Fault> {
         let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
-        let command = |script: &Script| with_fields(Command::script(script, &[run]).arg(millis), fields);
+        let command = |script: &'static Script| with_fields(Command::script(script, &[run]).arg(millis), fields);
         self.run_at_memory_limit(&script::CLAIM_RUN, command).await.map(|_| ())
     }
 
@@ -55,7 +55,7 @@ impl Writer {
     /// # Errors
     /// The fault that stayed.
     pub async fn stamp_mark(&self, mark: &RedisKey, fields: Fields<'_>) -> Result<bool, Fault> {
-        let command = |script: &Script| with_fields(Command::script(script, &[mark]).arg("applied"), fields);
+        let command = |script: &'static Script| with_fields(Command::script(script, &[mark]).arg("applied"), fields);
         Ok(value::int(self.run_at_memory_limit(&script::STAMP_MARK, command).await?)? == 1)
     }
 

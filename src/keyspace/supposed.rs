@@ -149,7 +149,7 @@ impl Keyspace {
     /// What a script says of each source; `undisturbed` is the count of disturbances after which nothing may be sent.
     async fn suppose(
         &self,
-        script: &Script,
+        script: &'static Script,
         premises: &[&Premise],
         targets: Option<&[&RedisKey]>,
         spare: Spare,

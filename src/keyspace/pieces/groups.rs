@@ -297,7 +297,7 @@ async fn deliveries(
     last: &[u8],
     count: usize,
 ) -> Result<(Vec<Delivery>, bool), Fault> {
-    let clock = || Command { slot: slot_of(key), cmd: cmd("TIME") };
+    let clock = || Command { slot: slot_of(key), cmd: cmd("TIME"), script: None };
     let mut of_the_future = None;
     for _ in 0..LOOKS {
         let ask = Command::on("XPENDING", key).arg(group).arg(start(after)).arg(last).arg(count);
