@@ -66,6 +66,7 @@ struct CleanedUp<'a> {
     removed_before: u64,
     kept_diverged: u64,
     kept_changed: u64,
+    kept_as_signs: u64,
     gone: u64,
     unmigrated: u64,
     kept_sample: Vec<String>,
@@ -200,6 +201,7 @@ fn view<'a>(name: &'a str, report: &'a CleanupReport) -> CleanedUp<'a> {
         removed_before: report.removed_before,
         kept_diverged: report.kept_diverged,
         kept_changed: report.kept_changed,
+        kept_as_signs: report.kept_as_signs,
         gone: report.gone,
         unmigrated: report.unmigrated.total(),
         kept_sample: report.kept_sample.iter().map(ToString::to_string).collect(),
@@ -215,6 +217,7 @@ fn text(name: &str, report: &CleanupReport) -> String {
     let kept = [
         (report.kept_diverged, "their target is diverged (--diverged delete removes them)"),
         (report.kept_changed, "they changed meanwhile"),
+        (report.kept_as_signs, "their ids are braced, and keys lie under them"),
         (report.unmigrated.total(), "no rule maps them"),
     ];
     let rows: Vec<Vec<String>> = kept
