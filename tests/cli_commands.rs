@@ -463,6 +463,7 @@ async fn each_command_speaks_json_with_the_same_names_for_ever() {
         "event",
         "findings",
         "gone",
+        "kept_as_signs",
         "kept_changed",
         "kept_diverged",
         "kept_sample",

@@ -66,6 +66,7 @@ struct CleanedUp<'a> {
     removed_before: u64,
     kept_diverged: u64,
     kept_changed: u64,
+    kept_as_signs: u64,
     gone: u64,
     /// As the comparison before counted; `null` with `--force`, which leaves it out.
     unmigrated: Option<u64>,
@@ -202,6 +203,7 @@ fn view<'a>(name: &'a str, report: &'a CleanupReport, unmigrated: Option<u64>) -
         removed_before: report.removed_before,
         kept_diverged: report.kept_diverged,
         kept_changed: report.kept_changed,
+        kept_as_signs: report.kept_as_signs,
         gone: report.gone,
         unmigrated,
         kept_sample: report.kept_sample.iter().map(ToString::to_string).collect(),
@@ -217,6 +219,7 @@ fn text(name: &str, report: &CleanupReport, unmigrated: Option<u64>) -> String {
     let kept = [
         (report.kept_diverged, "their target is diverged (--diverged delete removes them)"),
         (report.kept_changed, "they changed meanwhile"),
+        (report.kept_as_signs, "their ids are braced, and keys lie under them"),
         (unmigrated.unwrap_or_default(), "no rule maps them"),
     ];
     let rows: Vec<Vec<String>> = kept

@@ -4,6 +4,7 @@
 //! original is unlinked only if it still is what was compared. A disturbance in between (a broken
 //! connection, another primary) starts that order over.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Classified;
-use crate::engine::control::{Advance, Control};
+use crate::engine::control::{Advance, Control, Meter};
 use crate::engine::disk;
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
@@ -65,6 +66,8 @@ async fn remove_originals(
     stamp: Stamp,
     total: Option<u64>,
 ) -> Result<CleanupReport, Stop> {
+    // Nobody counted before this was known; a fresh keyspace has none.
+    let may_be_signs = stamp.verified_at.is_some() && stamp.keys_apart != Some(0);
     let remover = Remover {
         writer,
         assignment,
@@ -75,14 +78,19 @@ async fn remove_originals(
         control,
         acknowledged: Mutex::new(Acknowledged::default()),
         removed: AtomicU64::new(0),
+        signs: may_be_signs.then(Mutex::default),
         noted: Mutex::new(Instant::now()),
     };
     let meter = control.meter(Step::Cleanup, total);
     let remove = |keys| remover.remove(keys);
     let ended = pass::complete(writer, &assignment.prefixes(), control, &meter, remove).await;
+    let ended = match ended {
+        Ok(report) => remover.remove_signs(report, &meter).await,
+        Err(stop) => Err(stop),
+    };
     if ended.is_err() {
-        // The next attempt goes on counting from here. It may be the lock that was lost.
-        let _ = remover.note_removed().await;
+        // The next attempt goes on counting from here. It may be the lock that was lost, or Redis.
+        let _ = tokio::time::timeout(FAREWELL, remover.note_removed()).await;
     }
 
     let mut report: CleanupReport = ended?;
@@ -130,8 +138,27 @@ struct Remover<'a> {
     acknowledged: Mutex<Acknowledged>,
     /// Originals removed, also by looks that did not count: what is gone is not seen again.
     removed: AtomicU64,
+    /// Originals that show whose other keys are, which go last; `None` where there is nothing to show.
+    signs: Option<Mutex<BTreeSet<RedisKey>>>,
     /// When their number was last noted in Redis.
     noted: Mutex<Instant>,
+}
+
+/// Most signs that are kept in memory.
+const SIGNS_LIMIT: usize = 10_000;
+
+/// Signs under which keys lie.
+#[derive(Default)]
+struct NeededSigns(BTreeSet<RedisKey>);
+
+impl Tally for NeededSigns {
+    fn merge(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    fn advance(&self) -> Advance {
+        Advance::default()
+    }
 }
 
 /// How it stood when replicas, or disks, last held everything.
@@ -143,6 +170,9 @@ struct Acknowledged {
     findings: Vec<Finding>,
 }
 
+/// How long a cleanup that failed still tries to note what it removed.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// A cleanup that is killed forgets what it removed within this time.
 const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -150,14 +180,66 @@ impl Remover<'_> {
     async fn remove(&self, mut keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
         keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
         let mut report = CleanupReport::default();
+        if let Some(signs) = &self.signs {
+            self.hold_back(&mut *signs.lock().await, &mut keys, &mut report);
+        }
+        self.remove_all(keys, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Keeps signs for the end, as many as memory is meant for; the others stay.
+    fn hold_back(&self, signs: &mut BTreeSet<RedisKey>, keys: &mut Vec<RedisKey>, report: &mut CleanupReport) {
+        keys.retain(|key| {
+            if !self.rename.is_sign(&self.assignment.scope, key) {
+                return true;
+            }
+            if signs.len() < SIGNS_LIMIT || signs.contains(key) {
+                signs.insert(key.clone());
+            } else {
+                report.kept_as_signs += 1;
+                report.kept_sample.offer(key.clone());
+            }
+            false
+        });
+    }
+
+    /// Removes the signs under which no key lies any more. What lies there is looked for by name alone: while the sign
+    /// stands, that is what its owner goes by too.
+    async fn remove_signs(&self, mut report: CleanupReport, meter: &Meter<'_>) -> Result<CleanupReport, Stop> {
+        let Some(signs) = &self.signs else { return Ok(report) };
+        let mut signs = std::mem::take(&mut *signs.lock().await);
+        if signs.is_empty() {
+            return Ok(report);
+        }
+
+        let (keyspace, prefixes) = (self.writer, self.assignment.prefixes());
+        let look = |keys: Vec<RedisKey>| {
+            let over = |key: &RedisKey| self.rename.signs_over(&self.assignment.scope, key);
+            let needed = keys.iter().flat_map(over).filter(|sign| signs.contains(sign)).collect();
+            async move { Ok(NeededSigns(needed)) }
+        };
+        let NeededSigns(needed) = pass::complete(keyspace, &prefixes, self.control, meter, look).await?;
+        for sign in needed {
+            signs.remove(&sign);
+            report.kept_as_signs += 1;
+            report.kept_sample.offer(sign);
+        }
+        let free: Vec<RedisKey> = signs.into_iter().collect();
+        for keys in free.chunks(self.control.batch_size()) {
+            self.control.check()?;
+            self.remove_all(keys.to_vec(), &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn remove_all(&self, keys: Vec<RedisKey>, report: &mut CleanupReport) -> Result<(), Stop> {
         let (mut supposition, sources) =
             Supposition::of(self.writer, self.assignment, self.rename, self.control, keys).await?;
-        for left in self.remove_supposed(sources, &mut report).await? {
+        for left in self.remove_supposed(sources, report).await? {
             supposition.leave(left);
         }
-        self.remove_read(supposition.rest().await?, &mut report).await?;
-        self.note_now_and_then().await?;
-        Ok(report)
+        self.remove_read(supposition.rest().await?, report).await?;
+        self.note_now_and_then().await
     }
 
     /// Removes the originals of which one step can tell that they are what their names say and equal their targets;

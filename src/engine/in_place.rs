@@ -11,8 +11,11 @@ use crate::keyspace::{Fault, Keyspace, Writer};
 use crate::migrations::InPlace;
 use crate::model::change::{Change, FieldChange, Fields};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answer, Probe, UnmigratedReason};
+use crate::model::mapping::{Answer, Answers, Belongs, Probe, UnmigratedReason};
 use crate::model::report::ApplyReport;
+
+/// Questions that a migration may ask in turn about whose one entry is.
+const ROUNDS: usize = 4;
 
 /// Times that an entry is read anew because it changed in our hands.
 const ATTEMPTS: usize = 3;
@@ -50,10 +53,48 @@ pub(super) async fn judge(
             Change::NotOurs => {}
         }
     }
+    leave_what_is_others(keyspace, assignment, in_place, &mut judged).await?;
     let keys: Vec<RedisKey> = without_fields.iter().map(|(key, _)| key.clone()).collect();
     let exist = keyspace.exist(&keys).await?;
     judged.unmigrated.extend(without_fields.into_iter().zip(exist).filter(|(_, exists)| *exists).map(|(it, _)| it));
     Ok(judged)
+}
+
+/// Moves what belongs to somebody else than its name says from what is to be changed to what is left alone.
+async fn leave_what_is_others(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    in_place: &dyn InPlace,
+    judged: &mut Judged,
+) -> Result<(), Fault> {
+    let mut open: Vec<_> = judged.to_change.drain(..).map(|entry| (entry, Answers::none())).collect();
+    for _ in 0..ROUNDS {
+        let (mut asking, mut probes) = (Vec::new(), Vec::new());
+        for (entry, answers) in open {
+            match in_place.belongs(&assignment.scope, &entry.0, &answers) {
+                Belongs::AsNamed => judged.to_change.push(entry),
+                Belongs::Elsewhere(reason) => judged.unmigrated.push((entry.0, reason)),
+                Belongs::Need(asked) => {
+                    asking.push((entry, answers, asked.len()));
+                    probes.extend(asked);
+                }
+            }
+        }
+        if asking.is_empty() {
+            return Ok(());
+        }
+
+        let mut found = probes.iter().cloned().zip(keyspace.probe(&probes).await?);
+        open = asking
+            .into_iter()
+            .map(|(entry, mut answers, asked)| {
+                found.by_ref().take(asked).for_each(|(probe, answer)| answers.insert(probe, answer));
+                (entry, answers)
+            })
+            .collect();
+    }
+    judged.unmigrated.extend(open.into_iter().map(|((key, _, _), _)| (key, UnmigratedReason::Ambiguous)));
+    Ok(())
 }
 
 /// Changes batches.

@@ -5,6 +5,8 @@
 //! source waits for its turn once, and whatever a premise does not hold for is classified by reading. Refuses to
 //! decide: the premise of a source is checked by the step that acts on it.
 
+use std::collections::HashMap;
+
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, Source, classify};
 use crate::engine::control::Control;
@@ -13,7 +15,7 @@ use crate::keyspace::Keyspace;
 use crate::keyspace::supposed::Supposed;
 use crate::migrations::Rename;
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Mapping, Premise};
+use crate::model::mapping::{Mapping, Premise, UnmigratedReason};
 
 /// A key that is a source if its premise holds.
 pub(super) struct Likely {
@@ -108,8 +110,10 @@ impl<'a> Supposition<'a> {
     }
 
     /// Tells by reading what the other keys mean, when it is their turn; with the keys that are current already.
-    pub(super) async fn rest(self) -> Result<Classified, Stop> {
-        let mut classified = classify(self.keyspace, self.assignment, self.rename, self.open).await?;
+    pub(super) async fn rest(mut self) -> Result<Classified, Stop> {
+        let open = std::mem::take(&mut self.open);
+        let mut classified = classify(self.keyspace, self.assignment, self.rename, open).await?;
+        self.know_own_targets(&mut classified).await?;
         self.control.pace(classified.sources.len().saturating_sub(self.waited)).await?;
 
         let mut of_unknown_life = self.of_unknown_life;
@@ -118,6 +122,32 @@ impl<'a> Supposition<'a> {
         classified.current_lasting = self.current_lasting + lasting.into_iter().filter(|lasts| *lasts).count() as u64;
         classified.current.extend(self.current);
         Ok(classified)
+    }
+}
+
+impl Supposition<'_> {
+    /// What looks like somebody else's key is the target of a source that is still there: it is no key apart.
+    async fn know_own_targets(&self, classified: &mut Classified) -> Result<(), Stop> {
+        let is_apart = |(_, reason): &(RedisKey, UnmigratedReason)| *reason == UnmigratedReason::BracedTenant;
+        let scope = &self.assignment.scope;
+        let originals: Vec<RedisKey> = (classified.unmigrated.iter().filter(|it| is_apart(it)))
+            .flat_map(|(key, _)| self.rename.sources_of(scope, key))
+            .collect();
+        if originals.is_empty() {
+            return Ok(());
+        }
+
+        let sources = classify(self.keyspace, self.assignment, self.rename, originals).await?.sources;
+        let targets: HashMap<RedisKey, &'static str> =
+            sources.into_iter().map(|source| (source.target, source.entity)).collect();
+        let all = std::mem::take(&mut classified.unmigrated);
+        for (key, reason) in all {
+            match targets.get(&key).filter(|_| is_apart(&(key.clone(), reason))) {
+                Some(entity) => classified.current.push((key, entity)),
+                None => classified.unmigrated.push((key, reason)),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -24,7 +24,8 @@ use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::change;
 use crate::model::difference::Difference;
 use crate::model::key::RedisKey;
-use crate::model::mark::Mark;
+use crate::model::mapping::UnmigratedReason;
+use crate::model::mark::{Mark, Stamp};
 use crate::model::phase::Step;
 use crate::model::plan::Plan;
 use crate::model::policy::REPLICA_PATIENCE;
@@ -144,7 +145,7 @@ pub async fn mark(
     };
     let mut fields = vec![("status", "applied".to_owned()), ("applied_at", applied_at.to_string())];
     fields.extend(journal::stamp(assignment, &proof.plan_hash, now));
-    fields.push(disk::server_clocks(writer).await?);
+    fields.extend([disk::server_clocks(writer).await?, keys_apart(&proof.report)]);
     fields.extend(journal::owner_fields(writer, assignment).await?);
     // A refusal may follow an answer that got lost: our own success.
     writer.write_mark(&mark, &assignment.run_key(), &proof.token, &fields).await?;
@@ -166,6 +167,12 @@ pub(super) async fn keep_reopened(writer: &Writer, assignment: &Assignment) -> R
         wait_for_replicas(writer, assignment).await?;
     }
     Err(Fault::new(FaultClass::Moved).into())
+}
+
+/// The field of a mark that tells cleanup whether any original has to stay for what lies under it.
+fn keys_apart(report: &VerifyReport) -> (&'static str, String) {
+    let count = report.unmigrated.by_reason.get(&UnmigratedReason::BracedTenant).copied().unwrap_or(0);
+    (Stamp::KEYS_APART, count.to_string())
 }
 
 async fn stands(writer: &Writer, mark: &RedisKey, fields: &[(&str, String)]) -> Result<bool, Stop> {
@@ -216,7 +223,7 @@ pub async fn prove_mark(
         // A primary that was replaced in between may have lost what was compared.
         if before.lost_nothing_until(&*writer.topology().await) {
             let mut stamp = journal::stamp(assignment, plan_hash, now);
-            stamp.push(disk::server_clocks(writer).await?);
+            stamp.extend([disk::server_clocks(writer).await?, keys_apart(&report)]);
             if !writer.stamp_mark(&assignment.mark_key(), &stamp).await? {
                 return Err(Stop::RunLost);
             }

@@ -6,10 +6,10 @@
 use crate::migrations::key_names::{
     DESTINATION_INFIX, Entity, TENANT_PREFIX, TENANT_TAG_PREFIX, outpost_readings, tenant_tag_readings,
 };
-use crate::migrations::{KeyLayout, Scope};
+use crate::migrations::{KeyLayout, Scope, hash_tags};
 use crate::model::change::{Change, Fields};
 use crate::model::key::RedisKey;
-use crate::model::mapping::UnmigratedReason;
+use crate::model::mapping::{Answers, Belongs, UnmigratedReason};
 
 /// The fields by which content confirms a reading.
 pub(super) const ID: &str = "id";
@@ -46,6 +46,14 @@ pub(super) fn entity_at<'k>(scope: &Scope, key: &'k RedisKey, hash: Option<&Fiel
         (None, Some(_), [tombstone]) => Ok(*tombstone),
         (None, Some(_), _) => Err(Change::Unmigrated(UnmigratedReason::Ambiguous)),
         (Some(_) | None, _, _) => Err(Change::Unmigrated(UnmigratedReason::WrongContent)),
+    }
+}
+
+/// Whose a destination in current form is: in Outpost's layout it may be the legacy key of a tenant with a braced id.
+pub(super) fn belongs(scope: &Scope, key: &RedisKey, answers: &Answers) -> Belongs {
+    match (&scope.deployment_id, scope.parameters.key_layout) {
+        (None, KeyLayout::Outpost) => hash_tags::belongs(key, answers),
+        (Some(_), _) | (None, KeyLayout::TenantTag) => Belongs::AsNamed,
     }
 }
 

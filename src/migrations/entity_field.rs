@@ -6,7 +6,7 @@
 use crate::migrations::{Applicability, InPlace, Migration, Rule, Scope, current};
 use crate::model::change::{Change, FieldChange, Fields};
 use crate::model::key::RedisKey;
-use crate::model::mapping::UnmigratedReason;
+use crate::model::mapping::{Answers, Belongs, UnmigratedReason};
 
 const ENTITY: &str = "entity";
 
@@ -43,6 +43,10 @@ impl Migration for EntityField {
 impl InPlace for EntityField {
     fn fields(&self) -> &'static [&'static str] {
         &[current::ID, current::DELETED_AT, ENTITY]
+    }
+
+    fn belongs(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Belongs {
+        current::belongs(scope, key, answers)
     }
 
     fn transform(&self, scope: &Scope, key: &RedisKey, hash: Option<&Fields>) -> Change {

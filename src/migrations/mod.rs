@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::change::{Change, Fields};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answers, Mapping};
+use crate::model::mapping::{Answers, Belongs, Mapping};
 
 /// What a migration is told about the keyspace before it sees a key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -120,6 +120,22 @@ pub trait Rename: Send + Sync {
         true
     }
 
+    /// Whether this source shows, as long as it is there, that keys which look current are its own. It goes last, and
+    /// stays while such keys may be there.
+    fn is_sign(&self, _scope: &Scope, _source: &RedisKey) -> bool {
+        false
+    }
+
+    /// The signs that would show that a key which looks current is somebody else's.
+    fn signs_over(&self, _scope: &Scope, _key: &RedisKey) -> Vec<RedisKey> {
+        Vec::new()
+    }
+
+    /// The sources that a key which looks current may be the target of.
+    fn sources_of(&self, _scope: &Scope, _key: &RedisKey) -> Vec<RedisKey> {
+        Vec::new()
+    }
+
     /// What the reads about a key would find if its content is what its name promises; nothing where the name
     /// promises nothing. The engine goes by it only where it has the server check it, so a wrong guess costs a read
     /// more and nothing else.
@@ -148,6 +164,12 @@ pub trait InPlace: Send + Sync {
     /// What is to be done with an entry. `hash` is `None` where the key holds another type. What it sets
     /// must be what it then calls current: a second look changes nothing.
     fn transform(&self, scope: &Scope, key: &RedisKey, hash: Option<&Fields>) -> Change;
+
+    /// Whose an entry is. Asked only about entries that are to be changed, so that nobody else pays for the reads:
+    /// first without answers, then with the answers to what it needed.
+    fn belongs(&self, _scope: &Scope, _key: &RedisKey, _answers: &Answers) -> Belongs {
+        Belongs::AsNamed
+    }
 }
 
 /// The migrations known, in order of version.

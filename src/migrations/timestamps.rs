@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::migrations::{Applicability, InPlace, Migration, Rule, Scope, current};
 use crate::model::change::{Change, FieldChange, Fields};
 use crate::model::key::RedisKey;
-use crate::model::mapping::UnmigratedReason;
+use crate::model::mapping::{Answers, Belongs, UnmigratedReason};
 
 const TIMES: [&str; 2] = ["created_at", "updated_at"];
 
@@ -45,6 +45,10 @@ impl Migration for Timestamps {
 impl InPlace for Timestamps {
     fn fields(&self) -> &'static [&'static str] {
         &[current::ID, current::DELETED_AT, "created_at", "updated_at"]
+    }
+
+    fn belongs(&self, scope: &Scope, key: &RedisKey, answers: &Answers) -> Belongs {
+        current::belongs(scope, key, answers)
     }
 
     fn transform(&self, scope: &Scope, key: &RedisKey, hash: Option<&Fields>) -> Change {

@@ -32,6 +32,17 @@ pub enum Mapping {
     Need(Vec<Probe>),
 }
 
+/// Whose an entry is, where its name does not tell for sure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Belongs {
+    /// To whom its name says.
+    AsNamed,
+    /// To somebody else; it is never touched.
+    Elsewhere(UnmigratedReason),
+    /// The key alone does not tell: read these and ask again.
+    Need(Vec<Probe>),
+}
+
 /// Why a key under a legacy prefix is not mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum UnmigratedReason {

@@ -43,6 +43,8 @@ pub struct Stamp {
     pub parameters: Option<String>,
     /// The second of each primary's own clock at which it held everything, by what tells that run of it from others.
     pub server_clocks: BTreeMap<String, i64>,
+    /// Keys under tenants with braced ids that were nobody's target when it was proven; absent where nobody counted.
+    pub keys_apart: Option<u64>,
     /// Originals that a cleanup which has not ended removed so far.
     pub removed: Option<u64>,
 }
@@ -50,6 +52,9 @@ pub struct Stamp {
 impl Stamp {
     /// The field for [`Stamp::server_clocks`]: `<run>=<second>`, with spaces between.
     pub const SERVER_CLOCKS: &'static str = "server_clocks";
+
+    /// The field for [`Stamp::keys_apart`].
+    pub const KEYS_APART: &'static str = "keys_apart";
 
     /// The field for [`Stamp::removed`]; empty once cleanup has ended.
     pub const REMOVED: &'static str = "cleanup_removed";
@@ -87,6 +92,7 @@ impl Mark {
                     parameters: text("parameters"),
                     owner: text("owner_uid").zip(text("owner")),
                     server_clocks: text(Stamp::SERVER_CLOCKS).map(|text| clocks(&text)).unwrap_or_default(),
+                    keys_apart: text(Stamp::KEYS_APART).and_then(|count| count.parse().ok()),
                     removed: text(Stamp::REMOVED).and_then(|count| count.parse().ok()),
                 })
             }

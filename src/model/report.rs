@@ -135,6 +135,8 @@ pub struct CleanupReport {
     pub kept_diverged: u64,
     /// Originals kept because they changed between comparison and removal.
     pub kept_changed: u64,
+    /// Originals kept because they show whose the keys under them are.
+    pub kept_as_signs: u64,
     /// Originals that were gone before they could be removed.
     pub gone: u64,
     /// Examples of kept originals.
@@ -156,7 +158,7 @@ impl CleanupReport {
     /// Originals kept.
     #[must_use]
     pub fn kept(&self) -> u64 {
-        self.kept_diverged + self.kept_changed
+        self.kept_diverged + self.kept_changed + self.kept_as_signs
     }
 
     /// Adds the report of another part of the keyspace.
@@ -165,6 +167,7 @@ impl CleanupReport {
         self.removed_before += other.removed_before;
         self.kept_diverged += other.kept_diverged;
         self.kept_changed += other.kept_changed;
+        self.kept_as_signs += other.kept_as_signs;
         self.gone += other.gone;
         self.kept_sample.merge(other.kept_sample);
         self.unmigrated.merge(other.unmigrated);

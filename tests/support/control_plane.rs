@@ -171,7 +171,8 @@ impl ControlPlane {
         install_crypto();
         let kubeconfig = Kubeconfig::read_from(Setup { folder: folder.clone(), port: 0 }.kubeconfig_path(User::Admin))
             .unwrap_or_else(|error| panic!("{RUNNING} names {}: {error}", folder.display()));
-        let url = kubeconfig.clusters[0].cluster.as_ref().and_then(|it| it.server.clone()).expect("the server's address");
+        let url =
+            kubeconfig.clusters[0].cluster.as_ref().and_then(|it| it.server.clone()).expect("the server's address");
         let port = url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the server's port");
         Some(Self { setup: Setup { folder, port }, servers: None })
     }

@@ -157,11 +157,15 @@ impl CleanupStatus {
     /// Records what cleanup did; hash and soak stay as they are.
     pub fn complete(&mut self, report: &CleanupReport, completed_at: UnixMillis, samples: bool) {
         self.removed = number(report.removed + report.removed_before);
-        self.kept = [("Diverged", report.kept_diverged), ("ChangedMeanwhile", report.kept_changed)]
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| (reason.to_owned(), number(count)))
-            .collect();
+        self.kept = [
+            ("Diverged", report.kept_diverged),
+            ("ChangedMeanwhile", report.kept_changed),
+            ("BracedTenant", report.kept_as_signs),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.to_owned(), number(count)))
+        .collect();
         self.gone = number(report.gone);
         self.unmigrated = number(report.unmigrated.total());
         self.findings = report.findings.iter().map(FindingStatus::from).collect();

@@ -13,7 +13,7 @@ mod tests;
 
 use crate::migrations::{Applicability, KeyLayout, Migration, Rename, Rule, Scope, key_names};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
+use crate::model::mapping::{Answers, Belongs, Mapping, UnmigratedReason};
 use crate::model::slot::hash_tag;
 
 /// Most readings of one key that are looked into, so that no key can cause unbounded reads.
@@ -82,6 +82,18 @@ impl Rename for HashTags {
         }
     }
 
+    fn is_sign(&self, scope: &Scope, source: &RedisKey) -> bool {
+        is_outposts(scope) && outpost_layout::is_braced(source)
+    }
+
+    fn signs_over(&self, scope: &Scope, key: &RedisKey) -> Vec<RedisKey> {
+        if is_outposts(scope) { outpost_layout::signs_over(key) } else { Vec::new() }
+    }
+
+    fn sources_of(&self, scope: &Scope, key: &RedisKey) -> Vec<RedisKey> {
+        if is_outposts(scope) { outpost_layout::sources_of(key) } else { Vec::new() }
+    }
+
     fn likely_answers(&self, _scope: &Scope, key: &RedisKey) -> Answers {
         outpost_layout::likely_answers(key)
     }
@@ -96,6 +108,24 @@ impl Rename for HashTags {
     /// A tenant id that is empty or starts with `}` makes an empty hash tag, which Redis ignores.
     fn is_scattered(&self, target: &RedisKey) -> bool {
         hash_tag(target.as_bytes()).len() == target.as_bytes().len()
+    }
+}
+
+/// In the documented layout a tenant with a braced id shows itself at its target too.
+fn is_outposts(scope: &Scope) -> bool {
+    match scope.parameters.key_layout {
+        KeyLayout::Outpost => true,
+        KeyLayout::TenantTag => false,
+    }
+}
+
+/// Whose a key in the current form of Outpost's layout is.
+pub(super) fn belongs(key: &RedisKey, answers: &Answers) -> Belongs {
+    match outpost_layout::belongs(key, answers) {
+        Ok(()) => Belongs::AsNamed,
+        Err(Mapping::Need(probes)) => Belongs::Need(probes),
+        Err(Mapping::Unmigrated(reason)) => Belongs::Elsewhere(reason),
+        Err(Mapping::Target { .. } | Mapping::AlreadyCurrent { .. } | Mapping::NotOurs) => Belongs::AsNamed,
     }
 }
 

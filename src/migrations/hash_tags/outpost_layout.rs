@@ -79,6 +79,61 @@ pub(super) fn braced_tenant(id: &[u8]) -> (RedisKey, Vec<u8>) {
     (RedisKey::concat(&[TENANT_PREFIX, &braced]), braced)
 }
 
+/// Whether a key is that of a tenant whose braced id makes its keys look like those of another.
+pub(super) fn is_braced(key: &RedisKey) -> bool {
+    let id = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
+    id.starts_with(b"{") && id.ends_with(b"}")
+}
+
+/// The tenants with braced ids to whom a summary or destination in current form belongs if they exist. A tenant's own
+/// record is told apart by its id.
+pub(super) fn signs_over(key: &RedisKey) -> Vec<RedisKey> {
+    records_at(key).map(|reading| braced_tenant(reading.tenant()).0).collect()
+}
+
+/// The legacy keys from which a key in current form may have come.
+pub(super) fn sources_of(key: &RedisKey) -> Vec<RedisKey> {
+    let rest = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
+    outpost_readings(rest).take(READINGS_LIMIT).map(legacy_key).collect()
+}
+
+/// Whose a destination in current form is: where the tenant with the braced id exists, it is the other's only if that
+/// one's original is still there. Ends the decision where it is not.
+pub(super) fn belongs(key: &RedisKey, answers: &Answers) -> Decision<()> {
+    let destinations: Vec<_> =
+        records_at(key).filter(|reading| matches!(reading, Entity::Destination { .. })).take(READINGS_LIMIT).collect();
+    let (signs, ids): (Vec<_>, Vec<_>) =
+        destinations.iter().map(|destination| braced_tenant(destination.tenant())).unzip();
+    let tenants = content::hashes_at(&signs, answers)?;
+    let is_signed = |at: usize| tenants[at].is_some_and(|tenant| tenant.has_id(&ids[at]));
+    let in_doubt: Vec<_> = (0..destinations.len()).filter(|&at| is_signed(at)).map(|at| destinations[at]).collect();
+    if in_doubt.is_empty() {
+        return Ok(());
+    }
+
+    let originals: Vec<RedisKey> = in_doubt.iter().copied().map(legacy_key).collect();
+    let found = content::hashes_at(&originals, answers)?;
+    let is_original = |(destination, hash): (&Entity<'_>, &Option<Hash<'_>>)| {
+        let id = destination.expected_id().unwrap_or_default();
+        hash.is_some_and(|hash| hash.has_id(id) || hash.may_be_tombstone())
+    };
+    if in_doubt.iter().zip(&found).all(is_original) { Ok(()) } else { unmigrated(UnmigratedReason::BracedTenant) }
+}
+
+/// The summaries and destinations for which a key in current form may stand.
+fn records_at(key: &RedisKey) -> impl Iterator<Item = Entity<'_>> {
+    let rest = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
+    outpost_readings(rest).filter(|reading| !matches!(reading, Entity::Tenant { .. }))
+}
+
+fn legacy_key(entity: Entity<'_>) -> RedisKey {
+    match entity {
+        Entity::Tenant { id } => RedisKey::concat(&[TENANT_PREFIX, id]),
+        Entity::Summary { tenant } => RedisKey::concat(&[TENANT_PREFIX, tenant, SUMMARY_SUFFIX]),
+        Entity::Destination { tenant, id } => RedisKey::concat(&[TENANT_PREFIX, tenant, DESTINATION_INFIX, id]),
+    }
+}
+
 /// A key in current form is current unless its content says otherwise or it lies under a legacy
 /// tenant with a braced id.
 fn current(key: &RedisKey, rest: &[u8], readings: &[Entity<'_>], answers: &Answers) -> Decision<Mapping> {

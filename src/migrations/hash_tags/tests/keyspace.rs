@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::migrations::hash_tags::HashTags;
 use crate::migrations::hash_tags::tests::scope;
+use crate::migrations::hash_tags::{HashTags, belongs};
 use crate::migrations::{KeyLayout, Rename as _};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answer, Answers, Mapping, Probe};
+use crate::model::mapping::{Answer, Answers, Belongs, Mapping, Probe};
 
 /// More rounds of questions than any key may need.
 const ROUNDS: usize = 4;
@@ -63,6 +63,19 @@ impl Keyspace {
             assert!(probes.iter().any(|probe| answers.get(probe).is_none()), "{key} asks nothing new");
             asked += probes.len();
             assert!(asked <= PROBES, "{key} asks {asked} questions");
+            for probe in probes {
+                let answer = self.answer(&probe);
+                answers.insert(probe, answer);
+            }
+        }
+        panic!("{key} is never decided")
+    }
+
+    /// Asks and answers until it is told whose a key is.
+    pub(super) fn belongs(&self, key: &RedisKey) -> Belongs {
+        let mut answers = Answers::none();
+        for _ in 0..=ROUNDS {
+            let Belongs::Need(probes) = belongs(key, &answers) else { return belongs(key, &answers) };
             for probe in probes {
                 let answer = self.answer(&probe);
                 answers.insert(probe, answer);

@@ -3,13 +3,14 @@
 use rstest::rstest;
 
 use super::keyspace::{Keyspace, Stored, hash, summary, tombstone, with_id};
-use super::{current, target, unmigrated};
-use crate::migrations::KeyLayout;
+use super::{current, scope, target, unmigrated};
+use crate::migrations::hash_tags::HashTags;
+use crate::migrations::{KeyLayout, Rename as _};
 use crate::model::key::RedisKey;
-use crate::model::mapping::Mapping;
 use crate::model::mapping::UnmigratedReason::{
     Ambiguous, AmbiguousTarget, BracedTenant, DocumentedNameOnly, WrongContent, WrongType,
 };
+use crate::model::mapping::{Belongs, Mapping};
 
 const JSON: &str = r#"{"type":"webhook"}"#;
 const DATE: &str = "2025-01-01T00:00:00Z";
@@ -218,6 +219,34 @@ fn keys_under_a_braced_legacy_tenant_stay(#[case] key: &'static str, #[case] sto
     assert_eq!(map(&keyspace, key), unmigrated(BracedTenant));
     let other_id = Keyspace::of([(key, stored), ("tenant:{a}", with_id("a"))]);
     assert!(matches!(map(&other_id, key), Mapping::AlreadyCurrent { .. }));
+}
+
+#[rstest]
+#[case::no_braced_tenant(&[], Belongs::AsNamed)]
+#[case::another_id(&[("tenant:{a}", "a")], Belongs::AsNamed)]
+#[case::a_braced_tenant(&[("tenant:{a}", "{a}")], Belongs::Elsewhere(BracedTenant))]
+#[case::the_original_is_there(&[("tenant:{a}", "{a}"), ("tenant:a:destination:b", "b")], Belongs::AsNamed)]
+#[case::another_original(&[("tenant:{a}", "{a}"), ("tenant:a:destination:b", "c")], Belongs::Elsewhere(BracedTenant))]
+fn a_destination_is_the_braced_tenants_unless_its_original_is_there(
+    #[case] others: &[(&'static str, &str)],
+    #[case] expected: Belongs,
+) {
+    let mut keyspace = Keyspace::of(others.iter().map(|(key, id)| (*key, with_id(id))));
+    keyspace.0.insert("tenant:{a}:destination:b".into(), with_id("b"));
+    assert_eq!(keyspace.belongs(&"tenant:{a}:destination:b".into()), expected);
+    assert_eq!(keyspace.belongs(&"tenant:{a}:tenant".into()), Belongs::AsNamed, "its id tells");
+}
+
+#[test]
+fn a_braced_tenant_is_the_sign_over_what_looks_current() {
+    let outpost = scope(KeyLayout::Outpost);
+    assert!(HashTags.is_sign(&outpost, &"tenant:{a}".into()) && !HashTags.is_sign(&outpost, &"tenant:a".into()));
+    for key in ["tenant:{a}:destinations", "tenant:{a}:destination:b"] {
+        assert_eq!(HashTags.signs_over(&outpost, &key.into()), ["tenant:{a}".into()]);
+    }
+    assert_eq!(HashTags.signs_over(&outpost, &"tenant:{a}:tenant".into()), []);
+    assert_eq!(HashTags.sources_of(&outpost, &"tenant:{a}:destination:b".into()), ["tenant:a:destination:b".into()]);
+    assert!(!HashTags.is_sign(&scope(KeyLayout::TenantTag), &"tenant:{a}".into()), "its target tells too");
 }
 
 #[test]
