@@ -9,7 +9,8 @@ use crate::model::finding::FindingCode;
 use crate::model::phase::Step;
 
 /// The findings that may be accepted, and the step that each of them blocks until then.
-const ACCEPTABLE: [(FindingCode, Step); 1] = [(FindingCode::BracedTenant, Step::Apply)];
+const ACCEPTABLE: [(FindingCode, Step); 2] =
+    [(FindingCode::BracedTenant, Step::Apply), (FindingCode::LostExpiry, Step::Apply)];
 
 /// A name that no acceptable finding has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +44,13 @@ impl AcceptedFindings {
             found.ok_or_else(|| NotAcceptable { name: name.to_owned() })
         };
         names.into_iter().map(code).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The same, with one that a person accepted when asked.
+    #[must_use]
+    pub fn with(mut self, code: FindingCode) -> Self {
+        self.0.insert(code);
+        self
     }
 
     /// Whether this finding was accepted.
