@@ -349,7 +349,7 @@ impl Gate {
                 Ok(true)
             }
             Claimed::ByAnother => Ok(false),
-            Claimed::NotPermitted => Ok(true),
+            Claimed::Refused => Ok(true),
         }
     }
 
