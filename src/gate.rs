@@ -18,6 +18,7 @@ use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::{Registry, Scope};
 use crate::model::mark::Mark;
 use crate::model::plan::{PlanHash, Seen};
+use crate::model::report::VerifyReport;
 use crate::model::time::UnixMillis;
 
 /// How long the gate's lock stands unrenewed: a killed init container does not block the others for longer.
@@ -55,11 +56,24 @@ pub enum Verdict {
     Current {
         /// Whether this call initialised the keyspace.
         initialised: bool,
+        /// What is not as its source is, behind marks of another tool that this call proved.
+        left: Vec<Left>,
     },
     /// Something required is not applied.
     Pending(Vec<Pending>),
     /// Somebody else holds the lock that it takes to go on.
     Locked(Box<Holder>),
+}
+
+/// Targets that differ from their sources behind a mark that is true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The migration.
+    pub migration: &'static str,
+    /// How many differ.
+    pub different: u64,
+    /// Of these, how many only lost the expiry of their source.
+    pub lost_expiry: u64,
 }
 
 /// A migration that is required and not known to be applied.
@@ -127,11 +141,17 @@ struct JudgedMarks {
     pending: Vec<Pending>,
     /// Whether there is a mark to be written, stamped or withdrawn.
     is_to_write: bool,
+    /// What differs behind marks that prove true.
+    left: Vec<Left>,
 }
 
 impl JudgedMarks {
     fn verdict(self) -> Verdict {
-        if self.pending.is_empty() { Verdict::Current { initialised: false } } else { Verdict::Pending(self.pending) }
+        if self.pending.is_empty() {
+            Verdict::Current { initialised: false, left: self.left }
+        } else {
+            Verdict::Pending(self.pending)
+        }
     }
 }
 
@@ -151,7 +171,7 @@ impl Gate {
         for _ in 0..ATTEMPTS {
             let open = self.open(keyspace).await?;
             if open.is_empty() {
-                return Ok(Verdict::Current { initialised });
+                return Ok(Verdict::Current { initialised, left: Vec::new() });
             }
             if !self.may_be_fresh(keyspace, &open).await? {
                 return self.judge_existing(keyspace, open).await;
@@ -282,8 +302,14 @@ impl Gate {
                     Some(Pending { migration: standing.migration.name(), why: Why::ProvenElsewhere })
                 }
                 Readiness::Unproven => {
-                    let entries = self.unapplied(keyspace, writer, assignment).await?;
+                    let report = self.prove(keyspace, writer, assignment).await?;
+                    let entries = report.unapplied;
                     all.is_to_write |= entries == 0;
+                    all.left.extend((entries == 0 && report.different > 0).then(|| Left {
+                        migration: standing.migration.name(),
+                        different: report.different,
+                        lost_expiry: report.lost_expiry,
+                    }));
                     pending(open, Some(entries)).filter(|_| entries > 0)
                 }
                 Readiness::Claimed => {
@@ -323,20 +349,21 @@ impl Gate {
                 Ok(true)
             }
             Claimed::ByAnother => Ok(false),
-            Claimed::NotPermitted => Ok(true),
+            Claimed::Refused => Ok(true),
         }
     }
 
-    /// How many entries show that a migration was not applied; with a writer, the mark is stamped if there are none.
-    async fn unapplied(
+    /// What differs, and how much of it shows that a migration was not applied; with a writer, the mark is stamped if
+    /// nothing does.
+    async fn prove(
         &self,
         keyspace: &Keyspace,
         writer: Option<&Writer>,
         assignment: &Assignment,
-    ) -> Result<u64, Stop> {
+    ) -> Result<VerifyReport, Stop> {
         let control = Control::of(self.stop.clone());
         match writer {
-            None => Ok(verify::compare(keyspace, assignment, &control, None).await?.unapplied),
+            None => verify::compare(keyspace, assignment, &control, None).await,
             Some(writer) => {
                 let hash = plan_hash(assignment);
                 verify::prove_mark(writer, assignment, &control, hash.as_str(), None, (self.now)()).await

@@ -1,5 +1,5 @@
-//! Sums that must come out: what a run copied and what it finds afterwards, what each command counts, and what later
-//! migrations were told.
+//! Sums that must come out: what a run copied and what it finds afterwards, what each command counts, what later
+//! migrations were told, and what an earlier tool left behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::keyspace::conditional::Outcome;
 use outpost_migrate_redis::migrations::KeyLayout;
+use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::policy::MinReplicas;
 use rstest::rstest;
 use serde_json::{Value as Json, json};
@@ -317,4 +319,114 @@ async fn nothing_is_copied_before_replicas_know_that_later_marks_lost_their_stam
     assert!(matches!(applied, Err(Stop::ReplicasMissing(_))), "{applied:?}");
     held.release().await;
     assert!(!exists(&rerun.bench.redis, &rerun.target).await, "a copy that 002 may never hear of");
+}
+
+/// What the earlier tool leaves of a tombstone: a copy that never ends, and a mark. The application has changed one
+/// other target since. Returns when the tombstone's original ends.
+async fn as_the_earlier_tool_left_it(redis: &Endpoint) -> i64 {
+    let end = now_ms() + 3_600_000;
+    let deleted = || Value::hash([("deleted_at", "2026-11-01T00:00:00Z")]);
+    let named = |name: &str| Value::hash([("id", "edited"), ("created_at", "1"), ("name", name)]);
+    let copied = tenant("same").into_iter().flat_map(|entry| {
+        let name = String::from_utf8(entry.key.clone()).expect("a name");
+        let target = match name.strip_prefix("tenant:same") {
+            Some("") => "tenant:{same}:tenant".to_owned(),
+            rest => format!("tenant:{{same}}{}", rest.expect("a key of the tenant")),
+        };
+        [Entry { key: target.into_bytes(), ..entry.clone() }, entry]
+    });
+    let others = [
+        Entry::new("tenant:gone", deleted()).expiring(end),
+        Entry::new("tenant:{gone}:tenant", deleted()),
+        Entry::new("tenant:edited", named("before")),
+        Entry::new("tenant:{edited}:tenant", named("after")),
+        Entry::new("outpost:migration:001_hash_tags", Value::hash([("status", "applied")])),
+    ];
+    load(redis, copied.chain(others)).await;
+    end
+}
+
+async fn expiry_of(redis: &Endpoint, key: &str) -> Option<i64> {
+    snapshot(redis).await[key.as_bytes()].expiry_ms
+}
+
+#[rstest]
+#[case::one_server(false)]
+#[case::a_cluster(true)]
+#[tokio::test]
+async fn an_expiry_that_the_earlier_tool_dropped_is_put_back_when_asked_for(#[case] cluster: bool) {
+    let server = Redis::start(cluster).await;
+    let redis = server.endpoint();
+    let end = as_the_earlier_tool_left_it(&redis).await;
+    let before = snapshot(&redis).await;
+    let cli = CommandLine::at(&redis);
+    cli.run(&["plan"]).await.expect(0).says("1 targets equal their sources but for an expiry").says("LostExpiry");
+    cli.run(&["verify"]).await.expect(1).says("2 differ (1 of them only in an expiry that was dropped)");
+    before.assert_same(&snapshot(&redis).await, "nothing was asked for yet");
+
+    let proven = CommandLine::at(&redis).flags(&["--output", "json"]).run(&["apply", "--yes"]).await.expect(0);
+    let expected = json!({"event": "proven", "migration": "001_hash_tags", "equal": 4, "different": 1,
+        "lost_expiry": 0, "expiries_put_back": 1});
+    assert_eq!(proven.event("proven"), expected);
+    assert_eq!(expiry_of(&redis, "tenant:{gone}:tenant").await, Some(end), "it ends with its original");
+    let rest =
+        |key: &[u8]| !key.starts_with(b"tenant:{gone}") && !key.starts_with(b"outpost:") && !key.starts_with(b"{");
+    let after = snapshot(&redis).await;
+    before.filter(|key, _| rest(key)).assert_same(&after.filter(|key, _| rest(key)), "all else");
+    assert!(after[&b"outpost:migration:001_hash_tags"[..]].value.field("verified_at").is_some(), "the mark is stamped");
+}
+
+#[tokio::test]
+async fn the_gate_says_what_differs_behind_a_mark_that_it_proves() {
+    let server = Redis::start(false).await;
+    let redis = server.endpoint();
+    let end = as_the_earlier_tool_left_it(&redis).await;
+    let cli = CommandLine::at(&redis);
+    let gate = ["init", "--current", "--require", "001_hash_tags"];
+    let said = cli.run(&gate).await.expect(0).says("2 targets differ from their sources, 1 of them only in an expiry");
+    assert_eq!(expiry_of(&redis, "tenant:{gone}:tenant").await, None, "a gate changes no entry");
+    cli.run(&gate).await.expect(0).does_not_say("differ");
+
+    // What it says to do, done.
+    let words = said.stdout.split('`').nth(1).expect("a command").to_owned();
+    let words: Vec<&str> = words.split_whitespace().skip(1).chain(["--yes"]).collect();
+    cli.run(&words).await.expect(0).says("1 target got their expiry back");
+    assert_eq!(expiry_of(&redis, "tenant:{gone}:tenant").await, Some(end));
+    cli.run(&["verify", "001_hash_tags"]).await.expect(1).says("1 differ").does_not_say("dropped");
+}
+
+/// The application may have written between the comparison and the write.
+#[rstest]
+#[case::one_server(false)]
+#[case::a_cluster(true)]
+#[tokio::test]
+async fn an_expiry_is_given_only_to_what_was_compared(#[case] cluster: bool) {
+    let server = Redis::start(cluster).await;
+    let bench = Bench::new(&server.endpoint());
+    let redis = &bench.redis;
+    let end = now_ms() + 3_600_000;
+    let hash = || Value::hash([("deleted_at", "t")]);
+    let list = || Value::List(vec![b"x".to_vec()]);
+    load(redis, ["same", "changed", "gone"].map(|key| Entry::new(key, hash()))).await;
+    load(redis, ["list", "changed-list"].map(|key| Entry::new(key, list()))).await;
+    load(redis, [Entry::new("expires", hash())]).await;
+    let held = bench.hold().await;
+    let names = ["same", "changed", "gone", "list", "changed-list", "expires"];
+    let keys = names.map(RedisKey::from);
+    let read = held.writer.entries(&keys).await.expect("entries");
+    let expected: Vec<_> =
+        keys.into_iter().zip(read).map(|(key, entry)| (key, entry.expect("an entry"), end)).collect();
+    hset(redis, b"changed", "deleted_at", "later").await;
+    delete(redis, "gone").await;
+    run_on_owner(redis, b"changed-list", redis::cmd("RPUSH").arg("changed-list").arg("y")).await;
+    run_on_owner(redis, b"expires", redis::cmd("PEXPIREAT").arg("expires").arg(end + 1)).await;
+
+    let outcomes = held.writer.expire_if_unchanged(&expected).await.expect("outcomes");
+    held.release().await;
+    use Outcome::{Changed, Done, Gone};
+    assert_eq!(outcomes, [Done, Changed, Gone, Done, Changed, Changed]);
+    for (name, at) in [("same", Some(end)), ("changed", None), ("list", Some(end)), ("changed-list", None)] {
+        assert_eq!(expiry_of(redis, name).await, at, "{name}");
+    }
+    assert_eq!(expiry_of(redis, "expires").await, Some(end + 1));
 }

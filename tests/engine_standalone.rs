@@ -476,9 +476,8 @@ async fn a_claim_without_missing_targets_is_stamped() {
     assert_eq!(plan.seen.to_copy(), 0);
     let control = Control::unattended();
     let (hash, now) = (plan.hash.as_str(), support::engine::now());
-    let missing =
-        verify::prove_mark(&held.writer, &bench.assignment, &control, hash, None, now).await.expect("a proof");
-    assert_eq!(missing, 0, "the mark was true");
+    let proof = verify::prove_mark(&held.writer, &bench.assignment, &control, hash, None, now).await.expect("a proof");
+    assert_eq!((proof.unapplied, proof.different), (0, 0), "the mark was true");
     held.release().await;
     assert!(bench.mark().await.expect("a mark").value.field("verified_at").is_some());
 }

@@ -877,3 +877,20 @@ async fn a_gate_that_may_not_write_looks_and_writes_nothing(#[case] is_true: boo
     }
     assert!(marks(&redis).await.values().all(|fields| !fields.contains_key("verified_at")));
 }
+
+/// Where Redis takes no write, a gate can't claim its look; it looks all the same.
+#[tokio::test]
+async fn a_gate_behind_a_false_mark_needs_no_memory() {
+    let server = start().await;
+    let redis = server.endpoint();
+    add_legacy_tenant(&redis, "a").await;
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    let limit = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).take();
+    run_on_owner(&redis, b"", &limit).await;
+    let mut connection = server.connection().await;
+    let refused = redis::cmd("SET").arg("x").arg("1").query_async::<()>(&mut connection).await;
+    assert!(refused.is_err(), "the fault did not hit: Redis still takes writes");
+    current(&redis).await.assert_code(1).assert_said("but not applied to 1 entry");
+}

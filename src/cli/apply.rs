@@ -13,7 +13,7 @@ use crate::cli::session::{Acceptance, Desk, Pace, now};
 use crate::cli::{plan, progress, prompt, verify as verify_words};
 use crate::engine::lock::Lease;
 use crate::engine::restore::{self, RestoreReport};
-use crate::engine::{Assignment, Stop, apply, journal, survey, verify};
+use crate::engine::{Assignment, Stop, apply, journal, lost_expiry, survey, verify};
 use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::Rule;
 use crate::model::finding::{Finding, FindingCode};
@@ -78,11 +78,21 @@ struct AppliedEvent<'a> {
     unmigrated: u64,
 }
 
-/// An event that needs no more than the migration's name.
 #[derive(Serialize)]
-struct PlainEvent<'a> {
+struct ProvenEvent<'a> {
     event: &'static str,
     migration: &'a str,
+    equal: u64,
+    different: u64,
+    lost_expiry: u64,
+    expiries_put_back: u64,
+}
+
+#[derive(Serialize)]
+struct PutBackEvent<'a> {
+    event: &'static str,
+    migration: &'a str,
+    count: u64,
 }
 
 #[derive(Serialize)]
@@ -100,7 +110,7 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let chosen = chosen(desk, &rows, args)?;
     let Some(first) = chosen.first() else { return nothing_to_apply(desk, &keyspace, &rows).await };
-    if args.rerun.is_some() && args.restore_missing.is_empty() && is_renaming(first) {
+    if args.rerun.is_some() && args.restore_missing.is_empty() && !puts_back_expiries(first) && is_renaming(first) {
         return report_missing(desk, args.pace, &keyspace, first).await;
     }
     prompt::check_answerable(args.yes)?;
@@ -160,6 +170,10 @@ async fn nothing_to_apply(desk: &Desk, keyspace: &Keyspace, rows: &[Row]) -> Res
     };
     desk.screen.nothing(&message)?;
     Ok(ExitCode::Done)
+}
+
+fn puts_back_expiries(assignment: &Assignment) -> bool {
+    assignment.terms.accepted.contains(FindingCode::LostExpiry)
 }
 
 fn is_renaming(assignment: &Assignment) -> bool {
@@ -254,16 +268,17 @@ async fn apply_one(
     let name = assignment.migration.name();
     let (plan, took) = make_plan(desk, pace, lease, writer, assignment).await?;
     show_plan(desk, assignment, &plan, took)?;
+    let (plan, assignment) = ask_for_expiries(desk, plan, assignment.clone(), is_approved).await?;
+    let assignment = &assignment;
     if plan.seen.mark_is_unproven && plan.seen.to_copy() == 0 && plan.errors().next().is_none() {
         let (control, watched) = desk.control(pace);
         let total = Some(plan.seen.total_sources());
         let proving = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), total, now());
-        let missing = progress::shown(desk.screen, name, watched, proving).await?;
-        if missing > 0 {
-            return Err(Stop::MarkUnproven { missing }.into());
+        let report = progress::shown(desk.screen, name, watched, proving).await?;
+        if report.unapplied > 0 {
+            return Err(Stop::MarkUnproven { missing: report.unapplied }.into());
         }
-        desk.screen.event(&PlainEvent { event: "proven", migration: name })?;
-        desk.screen.text(format!("{name}: the other tool's mark has proven true, and is stamped now"))?;
+        show_proven(desk, name, &report, if puts_back_expiries(assignment) { plan.seen.lost_expiry } else { 0 })?;
         return Ok(is_approved);
     }
     let may_refresh = plan.seen.differences_are_ours || plan.seen.targets_before() == 0;
@@ -274,6 +289,59 @@ async fn apply_one(
     let (applied, verified) = work(desk, pace, lease, writer, assignment, &plan).await?;
     show_applied(desk, name, &applied, &verified)?;
     Ok(true)
+}
+
+/// Asks whether expiries that the other tool dropped are to be put back; nothing else can be done about them.
+async fn ask_for_expiries(
+    desk: &Desk,
+    mut plan: Plan,
+    mut assignment: Assignment,
+    is_approved: bool,
+) -> Result<(Plan, Assignment), Failure> {
+    let lost = plan.seen.lost_expiry;
+    let is_asked = plan.errors().any(|finding| finding.code == FindingCode::LostExpiry);
+    let blocks_anyway = plan.errors().any(|finding| finding.code != FindingCode::LostExpiry);
+    if !is_asked || blocks_anyway {
+        return Ok((plan, assignment));
+    }
+
+    let question = format!("Put back the expiry of {}?", counted(lost, "target", "targets"));
+    if !prompt::confirm(&question, is_approved, &desk.stop).await? {
+        return Err(Failure::new(ExitCode::NotDone, "declined; no entry was touched"));
+    }
+    assignment.terms.accepted = assignment.terms.accepted.with(FindingCode::LostExpiry);
+    for finding in &mut plan.seen.findings {
+        finding.accepted |= finding.code == FindingCode::LostExpiry;
+    }
+    plan.hash = assignment.terms.plan_hash(&plan.seen);
+    Ok((plan, assignment))
+}
+
+/// That another tool's mark is true, and what differs all the same.
+fn show_proven(desk: &Desk, name: &str, report: &VerifyReport, put_back: u64) -> Result<(), Failure> {
+    desk.screen.event(&ProvenEvent {
+        event: "proven",
+        migration: name,
+        equal: report.equal,
+        different: report.different,
+        lost_expiry: report.lost_expiry,
+        // Those that changed meanwhile were left.
+        expiries_put_back: put_back.saturating_sub(report.lost_expiry),
+    })?;
+    let mut text = format!(
+        "{name}: the other tool's mark has proven true, and is stamped now: {} compared by value and found right",
+        counted(report.equal, "entry", "entries")
+    );
+    if put_back > report.lost_expiry {
+        let count = put_back - report.lost_expiry;
+        text.push_str(&format!(", {} of which got their expiry back", number(count)));
+    }
+    if let Some(differences) = verify_words::differences(report) {
+        let count = number(report.different);
+        text.push_str(&format!("\n{count} differ from their sources, and stay as the application left them:\n"));
+        text.push_str(&differences);
+    }
+    desk.screen.text(text)
 }
 
 async fn make_plan(
@@ -379,8 +447,34 @@ async fn rerun(desk: &Desk, args: &ApplyArgs, lease: &Lease, assignment: &Assign
                            leave it out";
             Err(Failure::new(ExitCode::Usage, message))
         }
-        Rule::Rename(_) => restore_missing(desk, args, &writer, assignment).await,
+        Rule::Rename(_) => {
+            if puts_back_expiries(assignment) {
+                put_back_expiries(desk, args, &writer, assignment).await?;
+            }
+            if args.restore_missing.is_empty() {
+                Ok(())
+            } else {
+                restore_missing(desk, args, &writer, assignment).await
+            }
+        }
     }
+}
+
+async fn put_back_expiries(
+    desk: &Desk,
+    args: &ApplyArgs,
+    writer: &Writer,
+    assignment: &Assignment,
+) -> Result<(), Failure> {
+    let name = assignment.migration.name();
+    let question = format!("Put back expiries that targets of {name} lost, where all else is equal?");
+    if !prompt::confirm(&question, args.yes, &desk.stop).await? {
+        return Err(Failure::new(ExitCode::NotDone, "declined; nothing was written"));
+    }
+    let (control, _) = desk.control(args.pace);
+    let count = lost_expiry::put_back(writer, assignment, &control).await?;
+    desk.screen.event(&PutBackEvent { event: "expiries_put_back", migration: name, count })?;
+    desk.screen.text(format!("{name}: {} got their expiry back", counted(count, "target", "targets")))
 }
 
 async fn report_missing(

@@ -11,11 +11,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::cli::failure::{ExitCode, Failure};
-use crate::cli::screen::{counted, table};
+use crate::cli::screen::{counted, number, table};
 use crate::cli::session::{self, Desk};
 use crate::engine::Stop;
 use crate::engine::lock::{Holder, INIT};
-use crate::gate::{Gate, Marks, Pending, Verdict, Why};
+use crate::gate::{Gate, Left, Marks, Pending, Verdict, Why};
 use crate::keyspace::Keyspace;
 use crate::model::policy::DivergedPolicy;
 
@@ -58,6 +58,16 @@ struct Answer<'a> {
     current: bool,
     initialised: bool,
     pending: Vec<PendingView<'a>>,
+    /// Behind marks that were proven now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<LeftView<'a>>,
+}
+
+#[derive(Serialize)]
+struct LeftView<'a> {
+    migration: &'a str,
+    different: u64,
+    lost_expiry: u64,
 }
 
 #[derive(Serialize)]
@@ -85,7 +95,7 @@ async fn look_until_current(desk: &Desk, args: &InitArgs, gate: &Gate) -> Result
         let looked = look(desk, gate, &mut keyspace, args.wait.is_some()).await;
         let took = looked_at.elapsed();
         let (hurdle, patience, marks) = match looked {
-            Ok((Verdict::Current { initialised }, _)) => return current(desk, gate, initialised),
+            Ok((Verdict::Current { initialised, left }, _)) => return current(desk, gate, initialised, &left),
             Ok((Verdict::Pending(pending), marks)) => (Hurdle::Pending(pending), args.wait, marks),
             Ok((Verdict::Locked(holder), marks)) if holder.operation.as_deref() == Some(INIT) => {
                 (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)), marks)
@@ -236,14 +246,19 @@ impl Said {
     }
 }
 
-fn current(desk: &Desk, gate: &Gate, initialised: bool) -> Result<ExitCode, Failure> {
+fn current(desk: &Desk, gate: &Gate, initialised: bool, left: &[Left]) -> Result<ExitCode, Failure> {
     let all = gate.assignments.len() as u64;
-    let text = match (&gate.required, initialised) {
+    let mut text = match (&gate.required, initialised) {
         (_, true) => format!("Initialised: Redis was fresh; {} marked.", counted(all, "migration", "migrations")),
         (None, false) => format!("Current: all {} are applied.", counted(all, "migration", "migrations")),
         (Some(names), false) => format!("Current: {} applied.", names.join(", ")),
     };
-    desk.screen.result(text, &Answer { current: true, initialised, pending: Vec::new() })?;
+    for left in left {
+        text.push_str(&format!("\n{}", what_is_left(left)));
+    }
+    let view = |it: &Left| LeftView { migration: it.migration, different: it.different, lost_expiry: it.lost_expiry };
+    let left = left.iter().map(view).collect();
+    desk.screen.result(text, &Answer { current: true, initialised, pending: Vec::new(), left })?;
     Ok(ExitCode::Done)
 }
 
@@ -257,7 +272,22 @@ fn answer(pending: &[Pending]) -> Answer<'_> {
         };
         PendingView { migration: it.migration, reason, entries }
     };
-    Answer { current: false, initialised: false, pending: pending.iter().map(view).collect() }
+    Answer { current: false, initialised: false, pending: pending.iter().map(view).collect(), left: Vec::new() }
+}
+
+/// What differs behind a mark of another tool that has proven true, and what can be done about it.
+fn what_is_left(left: &Left) -> String {
+    let Left { migration, different, lost_expiry } = left;
+    let differ = counted(*different, "target differs from its source", "targets differ from their sources");
+    let mut text = format!("{migration}: marked by another tool, and applied to every entry; {differ}");
+    if *lost_expiry > 0 {
+        text.push_str(&format!(
+            ", {} of them only in an expiry that was dropped: `outpost-migrate-redis apply --rerun {migration} \
+             --accept-finding LostExpiry` puts it back",
+            number(*lost_expiry)
+        ));
+    }
+    text
 }
 
 fn reason(why: Why) -> String {

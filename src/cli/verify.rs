@@ -137,6 +137,9 @@ fn text(row: &Row, report: &VerifyReport, is_complete: bool, is_in_place: bool) 
         number(report.equal),
         number(report.different)
     );
+    if report.lost_expiry > 0 {
+        text.push_str(&format!(" ({} of them only in an expiry that was dropped)", number(report.lost_expiry)));
+    }
     if report.unmigrated.total() > 0 {
         text.push_str(&format!("; {} unmigrated, left alone", counted(report.unmigrated.total(), "key", "keys")));
     }
@@ -176,6 +179,13 @@ struct MissingEvent<'a> {
     migration: &'a str,
     missing: u64,
     keys: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    lost_expiry: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a rerun of a renaming migration reports: sources without target.
@@ -194,6 +204,13 @@ pub(super) fn show_missing(screen: Screen, name: &str, report: &VerifyReport) ->
             "\nThey may have been deleted by the application since. To copy one all the same: --restore-missing KEY",
         );
     }
-    screen.event(&MissingEvent { event: "missing", migration: name, missing: report.unapplied, keys })?;
+    if report.lost_expiry > 0 {
+        text.push_str(&format!(
+            "\n{} lost the expiry of their source, and equal it otherwise. To put it back: --accept-finding LostExpiry",
+            counted(report.lost_expiry, "target", "targets")
+        ));
+    }
+    let lost_expiry = report.lost_expiry;
+    screen.event(&MissingEvent { event: "missing", migration: name, missing: report.unapplied, keys, lost_expiry })?;
     screen.text(text)
 }

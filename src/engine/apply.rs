@@ -5,12 +5,13 @@ use crate::engine::assignment::Assignment;
 use crate::engine::control::{Control, Meter};
 use crate::engine::in_place::Changer;
 use crate::engine::journal::Run;
+use crate::engine::lost_expiry;
 use crate::engine::pass;
 use crate::engine::settle::{OnDifference, Reopening, Settler, on_difference};
 use crate::engine::stop::Stop;
 use crate::keyspace::Writer;
 use crate::migrations::Rule;
-use crate::model::finding::Finding;
+use crate::model::finding::{Finding, FindingCode};
 use crate::model::phase::Step;
 use crate::model::plan::Plan;
 use crate::model::policy::ConflictPolicy;
@@ -52,6 +53,10 @@ pub async fn apply(
     run: &Run,
 ) -> Result<ApplyReport, Stop> {
     may_begin(plan, run.may_refresh(), assignment.conflict_policy)?;
+    if plan.seen.mark_is_unproven && assignment.terms.accepted.contains(FindingCode::LostExpiry) {
+        lost_expiry::put_back(writer, assignment, control).await?;
+    }
+
     let meter = control.meter(Step::Apply, Some(plan.seen.total_sources()));
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
     let report = work_through(writer, assignment, control, &meter, plan, on_difference, Order::CopyFirst).await?;

@@ -26,8 +26,8 @@ pub enum Claimed {
     Ours(Claim),
     /// Another process has it.
     ByAnother,
-    /// This user may not write it.
-    NotPermitted,
+    /// Redis takes no write of this user, or none at all now.
+    Refused,
 }
 
 /// A claim that is held, and renewed until it is given back or dropped.
@@ -49,7 +49,7 @@ impl Claim {
         match keyspace.claim(&key, &value, LIFE).await {
             Ok(true) => {}
             Ok(false) => return Ok(Claimed::ByAnother),
-            Err(fault) if fault.class == FaultClass::NotPermitted => return Ok(Claimed::NotPermitted),
+            Err(fault) if is_refusal(fault.class) => return Ok(Claimed::Refused),
             Err(fault) => return Err(fault.into()),
         }
 
@@ -83,6 +83,18 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.renewal.abort();
     }
+}
+
+/// Whether reading may go on although nothing can be written: a look is not to depend on its claim.
+fn is_refusal(class: FaultClass) -> bool {
+    matches!(
+        class,
+        FaultClass::NotPermitted
+            | FaultClass::OutOfMemory
+            | FaultClass::PersistenceFailing
+            | FaultClass::TooFewReplicas
+            | FaultClass::ReadOnly
+    )
 }
 
 /// Renews a claim until it is lost. A server that does not answer for once takes nothing away.

@@ -41,6 +41,12 @@ pub(super) fn is_explained(assignment: &Assignment, source: &Entry, key: &RedisK
     source.expiry == target.expiry && forms(assignment, source, key).any(|form| form == target.value)
 }
 
+/// Whether `target`, at its key, is what `source` became but for an expiry that was dropped on the way.
+pub(super) fn has_lost_expiry(assignment: &Assignment, source: &Entry, key: &RedisKey, target: &Entry) -> bool {
+    let is_dropped = source.expiry != Expiry::Never && target.expiry == Expiry::Never;
+    is_dropped && forms(assignment, source, key).any(|form| form == target.value)
+}
+
 /// In what way a target differs from what its source became, if it does: from the form that is closest to it, so
 /// that what later migrations did is not told as a difference.
 pub(super) fn difference(assignment: &Assignment, key: &RedisKey, comparison: &Comparison) -> Option<Difference> {
@@ -124,6 +130,22 @@ mod tests {
     fn entry(fields: &[(&str, &str)]) -> Entry {
         let fields = fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
         Entry { value: Value::Hash(fields.collect()), expiry: Expiry::Never }
+    }
+
+    #[test]
+    fn a_lost_expiry_is_told_from_what_the_application_did() {
+        let tombstone = |expiry| Entry { expiry, ..entry(&[("id", "a"), ("deleted_at", "t")]) };
+        let lost = |source: &Entry, target: &Entry| {
+            has_lost_expiry(&assignment(), source, &"tenant:{a}:tenant".into(), target)
+        };
+        let source = tombstone(Expiry::At(5));
+        assert!(lost(&source, &tombstone(Expiry::Never)));
+        let later = entry(&[("id", "a"), ("deleted_at", "t"), ("entity", "tenant")]);
+        assert!(lost(&source, &later), "003 has changed it since");
+        assert!(!lost(&source, &tombstone(Expiry::At(5))), "it is equal");
+        assert!(!lost(&source, &tombstone(Expiry::At(6))), "it has an expiry of its own");
+        assert!(!lost(&source, &entry(&[("id", "a")])), "it lives again");
+        assert!(!lost(&tombstone(Expiry::Never), &tombstone(Expiry::Never)));
     }
 
     #[test]

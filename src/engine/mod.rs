@@ -18,6 +18,7 @@ mod in_place;
 pub mod init;
 pub mod journal;
 pub mod lock;
+pub mod lost_expiry;
 mod pace;
 mod pass;
 pub mod plan;

@@ -6,6 +6,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::classify::Classified;
 use crate::engine::control::{Advance, Control};
 use crate::engine::disk;
+use crate::engine::equality;
 use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal;
@@ -88,6 +89,7 @@ impl Tally for PlanTally {
         count::add(&mut seen.current, more.current);
         seen.already_migrated += more.already_migrated;
         seen.conflicts += more.conflicts;
+        seen.lost_expiry += more.lost_expiry;
         seen.conflict_sample.merge(more.conflict_sample);
         seen.estimated_bytes += more.estimated_bytes;
         seen.sample.merge(more.sample);
@@ -256,8 +258,9 @@ async fn compare_existing(
                 seen.already_migrated += 1;
                 seen.lasting.count_target(expires);
             }
-            Comparison::Different { target, .. } => {
+            Comparison::Different { source, target } => {
                 seen.lasting.count_target(target.expiry != Expiry::Never);
+                seen.lost_expiry += u64::from(equality::has_lost_expiry(assignment, &source, &pair.1, &target));
                 seen.conflicts += 1;
                 seen.conflict_sample.offer(pair.clone());
             }
@@ -293,6 +296,15 @@ fn findings_of(seen: &Seen, obstacle: Option<&'static str>, scattered: u64) -> V
             how_to_accept(FindingCode::BracedTenant)
         );
         findings.push(Finding::error(FindingCode::BracedTenant, message));
+    }
+    if seen.mark_is_unproven && seen.lost_expiry > 0 {
+        let message = format!(
+            "{} targets equal their sources but for an expiry, which the tool that marked this migration dropped, so \
+             that what was to end stays for ever: to put it back, {}",
+            seen.lost_expiry,
+            how_to_accept(FindingCode::LostExpiry)
+        );
+        findings.push(Finding::error(FindingCode::LostExpiry, message));
     }
     let ambiguous = reason(UnmigratedReason::AmbiguousTarget);
     if ambiguous > 0 {

@@ -11,6 +11,7 @@ use crate::engine::equality;
 use crate::engine::huge;
 use crate::engine::in_place::judge;
 use crate::engine::journal::{self, Run};
+use crate::engine::lost_expiry;
 use crate::engine::pass::{self, Tally};
 use crate::engine::settle::{OnDifference, on_difference};
 use crate::engine::sourceless;
@@ -23,6 +24,7 @@ use crate::migrations::state_keys::STAGING_PREFIX;
 use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::change;
 use crate::model::difference::Difference;
+use crate::model::finding::FindingCode;
 use crate::model::key::RedisKey;
 use crate::model::mapping::UnmigratedReason;
 use crate::model::mark::{Mark, Stamp};
@@ -199,8 +201,9 @@ pub async fn compare(
     .await
 }
 
-/// Proves another tool's mark by one complete comparison, and stamps it if every entry was migrated. Gives how
-/// many entries show that it is false; 0 means that it is stamped.
+/// Proves another tool's mark by one complete comparison, and stamps it if every entry was migrated: if what it
+/// returns tells of no unapplied entry, the mark is stamped. What differs otherwise is part of the answer. Expiries that
+/// the other tool dropped are put back before, where a person accepted that.
 ///
 /// # Errors
 /// [`Stop::RunLost`] if the mark does not stand any more, [`FaultClass::Moved`] when slots keep changing hands,
@@ -212,12 +215,16 @@ pub async fn prove_mark(
     plan_hash: &str,
     sources_known: Option<u64>,
     now: UnixMillis,
-) -> Result<u64, Stop> {
+) -> Result<VerifyReport, Stop> {
+    if assignment.terms.accepted.contains(FindingCode::LostExpiry) {
+        lost_expiry::put_back(writer, assignment, control).await?;
+    }
+
     for _ in 0..ROUNDS {
         let before = writer.relearn().await?;
         let report = compare(writer, assignment, control, sources_known).await?;
         if report.unapplied > 0 {
-            return Ok(report.unapplied);
+            return Ok(report);
         }
         wait_for_replicas(writer, assignment).await?;
         // A primary that was replaced in between may have lost what was compared.
@@ -228,7 +235,7 @@ pub async fn prove_mark(
                 return Err(Stop::RunLost);
             }
             wait_for_replicas(writer, assignment).await?;
-            return Ok(0);
+            return Ok(report);
         }
     }
     Err(Fault::new(FaultClass::Moved).into())
@@ -286,6 +293,9 @@ async fn compare_targets(
         report.unmigrated.count(key, reason);
     }
     for ((source, target), comparison) in pairs.iter().zip(huge::compare(keyspace, assignment, &pairs).await?) {
+        if let Comparison::Different { source: original, target: found } = &comparison {
+            report.lost_expiry += u64::from(equality::has_lost_expiry(assignment, original, target, found));
+        }
         match (equality::difference(assignment, target, &comparison), comparison) {
             (Some(difference), _) => {
                 report.different += 1;

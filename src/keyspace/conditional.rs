@@ -37,6 +37,8 @@ pub enum Outcome {
 enum Write<'a> {
     Unlink,
     Replace(&'a Payload),
+    /// Unix time in milliseconds.
+    ExpireAt(i64),
 }
 
 impl Writer {
@@ -106,6 +108,28 @@ impl Writer {
         }
     }
 
+    /// Makes each key that still holds the entry beside it expire, at a Unix time in milliseconds.
+    ///
+    /// # Errors
+    /// The first fault that stayed; other keys of the batch may have been given theirs.
+    pub async fn expire_if_unchanged(&self, expected: &[(RedisKey, Entry, i64)]) -> Result<Vec<Outcome>, Fault> {
+        let mut outcomes = vec![Outcome::Changed; expected.len()];
+        let (mut indexes, mut commands) = (Vec::new(), Vec::new());
+        for (index, (key, entry, at)) in expected.iter().enumerate() {
+            let write = Write::ExpireAt(*at);
+            if let Some(command) = hash_script(&script::EXPIRE_IF_HASH_IS, key, entry, &write) {
+                indexes.push(index);
+                commands.push(command);
+            } else {
+                outcomes[index] = self.watch_and_write(key, entry, &write, None).await?;
+            }
+        }
+        for (index, answer) in indexes.into_iter().zip(self.run(commands).await) {
+            outcomes[index] = outcome(value::int(answer?)?);
+        }
+        Ok(outcomes)
+    }
+
     /// Sets fields of each hash in which they all still are as they were; sets all of a hash or none.
     ///
     /// # Errors
@@ -151,6 +175,7 @@ impl Writer {
         transaction.atomic();
         match write {
             Write::Unlink => transaction.add_command(redis::cmd("UNLINK").arg(key.as_bytes()).take()),
+            Write::ExpireAt(at) => transaction.add_command(redis::cmd("PEXPIREAT").arg(key.as_bytes()).arg(*at).take()),
             Write::Replace(payload) => transaction.add_command(
                 redis::cmd("RESTORE")
                     .arg(key.as_bytes())
@@ -182,9 +207,11 @@ fn hash_script(script: &'static Script, key: &RedisKey, entry: &Entry, write: &W
         return None;
     }
     let mut command = Command::script(script, &[key]).arg(pexpiretime(entry.expiry));
-    if let Write::Replace(payload) = write {
-        command = command.arg(&payload.bytes).arg(payload.expiry.restore_ttl());
-    }
+    command = match write {
+        Write::Unlink => command,
+        Write::Replace(payload) => command.arg(&payload.bytes).arg(payload.expiry.restore_ttl()),
+        Write::ExpireAt(at) => command.arg(*at),
+    };
     for (name, content) in fields {
         command = command.arg(name).arg(content);
     }

@@ -404,6 +404,16 @@ pub(super) static REPLACE_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
+/// `KEYS` key, `ARGV` expiry, new expiry, fields and values: makes the hash expire if it is still this one.
+pub(super) static EXPIRE_IF_HASH_IS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{EXPIRY}{FIELD_ENDS}{IS_EXPECTED_HASH}
+         local answer = is_expected(3)
+         if answer == 1 then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) end
+         return answer"
+    ))
+});
+
 /// `KEYS` key, `ARGV` name, `1` or `0` for whether the hash had the field, the value it had, the value to set,
 /// and so on: sets the fields if each still is as it was. 1 yes, 0 no, -1 no such key. The expiry
 /// stays, and so does that of a field, which `HSET` alone would take away.

@@ -9,8 +9,11 @@ use crate::model::finding::{Finding, FindingCode};
 use crate::model::phase::Step;
 
 /// The findings that may be accepted, and the step that each of them blocks until then.
-const ACCEPTABLE: [(FindingCode, Step); 2] =
-    [(FindingCode::BracedTenant, Step::Apply), (FindingCode::NotOnDisk, Step::Cleanup)];
+const ACCEPTABLE: [(FindingCode, Step); 3] = [
+    (FindingCode::BracedTenant, Step::Apply),
+    (FindingCode::LostExpiry, Step::Apply),
+    (FindingCode::NotOnDisk, Step::Cleanup),
+];
 
 /// A name that no acceptable finding has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +47,13 @@ impl AcceptedFindings {
             found.ok_or_else(|| NotAcceptable { name: name.to_owned() })
         };
         names.into_iter().map(code).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The same, with one that a person accepted when asked.
+    #[must_use]
+    pub fn with(mut self, code: FindingCode) -> Self {
+        self.0.insert(code);
+        self
     }
 
     /// Whether this finding was accepted.

@@ -48,6 +48,8 @@ pub enum FindingCode {
     BracedTenant,
     /// Ids for which a target's name could be read as another entity's.
     AmbiguousTarget,
+    /// Targets behind another tool's mark that lost the expiry of their source.
+    LostExpiry,
     /// A TLS certificate ends soon.
     Certificate,
     /// Targets that only a server's memory holds when their originals are removed.

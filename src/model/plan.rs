@@ -138,6 +138,9 @@ pub struct Seen {
     pub already_migrated: u64,
     /// Sources whose target exists and differs.
     pub conflicts: u64,
+    /// Of these, targets that lost the expiry of their source and equal it otherwise; told by a finding.
+    #[serde(skip)]
+    pub lost_expiry: u64,
     /// Examples of conflicts: source and target.
     pub conflict_sample: Sample<(RedisKey, RedisKey)>,
     /// Estimated bytes of the copies still to be made.

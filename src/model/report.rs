@@ -95,6 +95,9 @@ pub struct VerifyReport {
     pub different: u64,
     /// Of these, entries to which the migration was not applied: without a target, or still to be changed.
     pub unapplied: u64,
+    /// Of the different ones, targets that lost the expiry of their source and equal it otherwise: an earlier tool copied
+    /// without.
+    pub lost_expiry: u64,
     /// The first of the different ones: key and how it differs.
     pub sample: Sample<(RedisKey, Difference), DIFFERENCES_LIMIT>,
     /// The first of the unapplied ones.
@@ -118,6 +121,7 @@ impl VerifyReport {
         self.different += other.different;
         self.unapplied += other.unapplied;
         self.unapplied_sample.merge(other.unapplied_sample);
+        self.lost_expiry += other.lost_expiry;
         self.ended += other.ended;
         self.sample.merge(other.sample);
         self.unmigrated.merge(other.unmigrated);

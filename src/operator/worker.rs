@@ -382,9 +382,14 @@ impl Task {
             self.say(Report::Working(Step::Verify, hold.clone(), None));
             let total = Some(plan.seen.total_sources());
             let proof = verify::prove_mark(writer, assignment, &control, plan.hash.as_str(), total, now());
-            let missing = self.watch(lease, Step::Verify, hold, &progress, proof).await?;
-            if missing > 0 {
-                return Err(Stop::MarkUnproven { missing });
+            let refused: Vec<Finding> =
+                plan.errors().filter(|finding| finding.code == FindingCode::LostExpiry).cloned().collect();
+            if !refused.is_empty() {
+                return Err(Stop::PreflightFailed(refused));
+            }
+            let report = self.watch(lease, Step::Verify, hold, &progress, proof).await?;
+            if report.unapplied > 0 {
+                return Err(Stop::MarkUnproven { missing: report.unapplied });
             }
         }
         hold.survey = survey::survey(writer, assignment).await?;

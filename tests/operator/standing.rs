@@ -7,6 +7,7 @@ use crate::operator::{
     phases, ready, sources, spec, targets, wait_unlocked,
 };
 use crate::support::engine::Bench;
+use crate::support::generator::now_ms;
 use crate::support::load::load;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::snapshot::snapshot;
@@ -344,4 +345,33 @@ async fn a_migration_waits_for_the_one_before_it() {
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap().unwrap();
     assert_left_clean(&site, &redis.endpoint()).await;
+}
+
+/// The earlier tool copies without expiries: putting them back is a person's to ask for.
+#[tokio::test]
+async fn an_expiry_that_another_tool_dropped_is_put_back_once_that_is_accepted() {
+    let site = Site::new("lost-expiry").await;
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    let end = now_ms() + 3_600_000;
+    let deleted = || Value::hash([("deleted_at", "2026-11-01T00:00:00Z")]);
+    let tombstone = [Entry::new("tenant:gone", deleted()).expiring(end), Entry::new("tenant:{gone}:tenant", deleted())];
+    load(&endpoint, tombstone).await;
+    let claim = format!("outpost:migration:{}", operator::MIGRATION);
+    command(&redis, &["HSET", &claim, "status", "applied", "applied_at", "2026-01-01T00:00:00Z"]).await;
+    let _operator = site.operator().await;
+    site.create(NAME, spec(&endpoint, json!({}))).await;
+
+    let refused = site.wait_reason(NAME, SOON, "PreflightFailed").await;
+    assert_kstatus(&refused);
+    assert!(condition_message(&site, "Ready").await.contains("acceptFindings: [LostExpiry]"));
+    wait_unlocked(&endpoint, SOON).await;
+    assert!(!mark(&endpoint).await.contains_key("verified_at"), "nothing is called proven");
+
+    site.patch(NAME, json!({ "acceptFindings": ["LostExpiry"] })).await;
+    site.wait_ready(NAME, SOON, Phase::Verified).await;
+    let target = data(&endpoint).await[&b"tenant:{gone}:tenant"[..]].clone();
+    assert_eq!(target.expiry_ms, Some(end));
+    assert!(mark(&endpoint).await.contains_key("verified_at"));
+    assert_left_clean(&site, &endpoint).await;
 }
