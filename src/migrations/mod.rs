@@ -131,11 +131,6 @@ pub trait Rename: Send + Sync {
         Vec::new()
     }
 
-    /// The sources that a key which looks current may be the target of.
-    fn sources_of(&self, _scope: &Scope, _key: &RedisKey) -> Vec<RedisKey> {
-        Vec::new()
-    }
-
     /// What the reads about a key would find if its content is what its name promises; nothing where the name
     /// promises nothing. The engine goes by it only where it has the server check it, so a wrong guess costs a read
     /// more and nothing else.
@@ -144,7 +139,7 @@ pub trait Rename: Send + Sync {
     }
 
     /// Every key that could be the source of this one, whatever they hold; none where the name is no target's. Asked
-    /// only to name targets whose source is gone.
+    /// only to name targets whose source is gone, and where signs stand over a key.
     fn sources_of(&self, _scope: &Scope, _target: &RedisKey) -> Vec<RedisKey> {
         Vec::new()
     }

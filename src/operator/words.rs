@@ -11,7 +11,7 @@ use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::REQUESTED_AT_ANNOTATION;
 use crate::engine::Stop;
 use crate::keyspace::{Fault, FaultClass};
-use crate::model::admission::{Held, HeldBy};
+use crate::model::admission::HeldBy;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::mark::Mark;
 use crate::model::phase::{Phase, Step, TargetPhase};

@@ -90,10 +90,6 @@ impl Rename for HashTags {
         if is_outposts(scope) { outpost_layout::signs_over(key) } else { Vec::new() }
     }
 
-    fn sources_of(&self, scope: &Scope, key: &RedisKey) -> Vec<RedisKey> {
-        if is_outposts(scope) { outpost_layout::sources_of(key) } else { Vec::new() }
-    }
-
     fn likely_answers(&self, _scope: &Scope, key: &RedisKey) -> Answers {
         outpost_layout::likely_answers(key)
     }

@@ -35,13 +35,8 @@ pub(super) fn is_current_form(key: &RedisKey) -> bool {
 
 /// Every legacy key that may have this target.
 pub(super) fn sources_of(target: &RedisKey) -> Vec<RedisKey> {
-    let Some(rest) = target.as_bytes().strip_prefix(TENANT_PREFIX) else { return Vec::new() };
-    let legacy = |entity: Entity<'_>| match entity {
-        Entity::Tenant { id } => RedisKey::concat(&[TENANT_PREFIX, id]),
-        Entity::Summary { tenant } => RedisKey::concat(&[TENANT_PREFIX, tenant, SUMMARY_SUFFIX]),
-        Entity::Destination { tenant, id } => RedisKey::concat(&[TENANT_PREFIX, tenant, DESTINATION_INFIX, id]),
-    };
-    outpost_readings(rest).take(READINGS_LIMIT).map(legacy).collect()
+    let rest = target.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
+    outpost_readings(rest).take(READINGS_LIMIT).map(legacy_key).collect()
 }
 
 /// What is most likely found: the entity that the name stands for, not deleted, under no tenant with a braced id.
@@ -89,12 +84,6 @@ pub(super) fn is_braced(key: &RedisKey) -> bool {
 /// record is told apart by its id.
 pub(super) fn signs_over(key: &RedisKey) -> Vec<RedisKey> {
     records_at(key).map(|reading| braced_tenant(reading.tenant()).0).collect()
-}
-
-/// The legacy keys from which a key in current form may have come.
-pub(super) fn sources_of(key: &RedisKey) -> Vec<RedisKey> {
-    let rest = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
-    outpost_readings(rest).take(READINGS_LIMIT).map(legacy_key).collect()
 }
 
 /// Whose a destination in current form is: where the tenant with the braced id exists, it is the other's only if that
