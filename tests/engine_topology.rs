@@ -13,6 +13,7 @@ use outpost_migrate_redis::keyspace::FaultClass;
 use outpost_migrate_redis::model::finding::{FindingCode, Severity};
 use outpost_migrate_redis::model::policy::{Limits, MinReplicas};
 use redis::aio::MultiplexedConnection;
+use rstest::rstest;
 
 use support::command_line::CommandLine;
 use support::engine::{Bench, Expected, Reins, assert_no_lock};
@@ -67,6 +68,39 @@ async fn what_is_half_moved_to_a_primary_without_slots_keeps_a_run_from_its_mark
     cluster.take_back_slot(slot, EMPTY, promoted).await;
     cluster.wait_settled().await;
     bench.migrate(&patient(2)).await.expect("a mark once it is taken back");
+    expected.assert_migrated(&bench).await;
+}
+
+/// Failovers of both ends make everybody forget that a slot was being moved.
+#[rstest]
+#[case::on_a_primary_without_slots(None)]
+#[case::on_an_owner_of_others(Some(1))]
+#[tokio::test]
+async fn keys_that_lie_where_nobody_looks_keep_a_run_from_its_mark(#[case] beside: Option<usize>) {
+    let cluster = Cluster::start_with_empty(3, 1, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 100).await;
+    let slot = slot(b"tenant:tenant_1");
+    let from = cluster.owner(slot).await;
+    let to = beside.map_or(EMPTY, |beside| (from + beside) % 3);
+    let (moved, _) = cluster.open_slot(slot, from, to).await;
+    assert!(moved > 0, "the fault did not hit");
+    for node in [to, from] {
+        cluster.stabilize_slot(slot, node).await;
+    }
+
+    let result = bench.migrate(&patient(2)).await.map(|walk| walk.verify);
+    assert!(
+        matches!(&result, Err(Stop::Incomplete { example, .. }) if example.contains(&cluster.addr(to))),
+        "{result:?}"
+    );
+    assert_half_moved(result, slot);
+
+    cluster.import_slot(slot, to, from).await;
+    cluster.take_back_slot(slot, to, from).await;
+    bench.assert_no_mark().await;
+    let walk = bench.migrate(&patient(2)).await.expect("a mark once they are taken back");
+    assert_eq!(walk.apply.processed(), expected.sources());
     expected.assert_migrated(&bench).await;
 }
 

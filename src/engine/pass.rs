@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::control::{Advance, Control, IN_FLIGHT, Meter};
 use crate::engine::stop::Stop;
 use crate::engine::throttle::{self, Door};
+use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::scan::Look;
 use crate::keyspace::topology::Topology;
 use crate::keyspace::{FaultClass, Keyspace};
@@ -53,8 +54,11 @@ where
 {
     let mut covered = SlotSet::empty();
     let mut total = T::default();
+    let mut counted = Advance::default();
     let mut waited = Duration::ZERO;
-    while covered != SlotSet::full() {
+    let mut no_strays = false;
+    let mut had_strays = false;
+    while covered != SlotSet::full() || !no_strays {
         control.check()?;
         let began = Instant::now();
         let (looks, unlearned) = match keyspace.looks(&covered).await {
@@ -69,16 +73,31 @@ where
         let looked =
             join_all(looks.iter().map(|look| look_once(keyspace, prefixes, control, meter, &cease, look, &work))).await;
         let mut faulted = false;
+        let mut stray = None;
         let before = covered.clone();
+        let topology = keyspace.topology().await;
+        no_strays = unlearned.is_none() && topology.silent.is_empty();
         for (look, looked) in looks.iter().zip(looked) {
             match looked? {
-                Looked::Counts(tally) => {
+                Looked::Counts(tally, advance) => {
                     total.merge(tally);
+                    counted.add(advance);
                     covered = covered.union(&look.wanted);
+                    stray = stray.or(look.stray(&topology).map(|slot| (&look.primary.address, slot)));
                 }
-                Looked::Moved => {}
-                Looked::Faulted => faulted = true,
+                other => {
+                    faulted |= matches!(other, Looked::Faulted);
+                    no_strays &= !look.is_for_strays();
+                }
             }
+        }
+        if stray.is_some() || had_strays {
+            // Strays come back to an owner that was looked at already, so nothing counts while there are any, and not
+            // the look that sees them gone.
+            (total, covered, no_strays) = (T::default(), SlotSet::empty(), false);
+            meter.retract(std::mem::take(&mut counted));
+            faulted |= stray.is_some();
+            had_strays = stray.is_some();
         }
         waited = match (covered == before, faulted) {
             (false, _) => Duration::ZERO,
@@ -86,11 +105,12 @@ where
             // Work that turned out not to count is no waiting, however long it took.
             (true, false) => waited,
         };
-        if covered != SlotSet::full() {
+        if covered != SlotSet::full() || !no_strays {
             if waited > control.coverage_patience {
-                return Err(match unlearned {
-                    Some(fault) => fault.into(),
-                    None => incomplete(keyspace.topology().await.as_ref(), &covered),
+                return Err(match (unlearned, stray) {
+                    (Some(fault), _) => fault.into(),
+                    (None, Some((node, slot))) => strayed(&topology, node, slot),
+                    (None, None) => incomplete(&topology, &covered),
                 });
             }
             control.pause(PAUSE).await?;
@@ -102,8 +122,8 @@ where
 
 /// What became of one look.
 enum Looked<T> {
-    /// It saw every key of its slots.
-    Counts(T),
+    /// It saw every key of its slots; what the meter was told of them.
+    Counts(T, Advance),
     /// Its primary did not stand still, or other looks ended it.
     Moved,
     /// A fault that may pass ended it.
@@ -162,7 +182,7 @@ where
         return Ok(Looked::Moved);
     }
     match ended {
-        Ok(true) if !all.is_cancelled() => return Ok(Looked::Counts(found)),
+        Ok(true) if !all.is_cancelled() => return Ok(Looked::Counts(found, counted)),
         Err(stop) if !is_passing(&stop) => return Err(stop),
         Ok(_) | Err(_) => meter.retract(counted),
     }
@@ -220,6 +240,15 @@ async fn waits_for_memory(control: &Control, during: Step, stop: &Stop) -> bool 
         && control.throttle().refused().await
 }
 
+fn strayed(topology: &Topology, node: &NodeAddress, slot: u16) -> Stop {
+    let owner = topology.owner(slot).map_or("<id of its owner>", |owner| &owner.node_id);
+    let example = format!(
+        "{node} holds keys of slot {slot}, which it does not own, as after a move that was broken off; there, CLUSTER \
+         SETSLOT {slot} IMPORTING {owner} makes redis-cli --cluster fix move them"
+    );
+    Stop::Incomplete { missing: 1, example }
+}
+
 /// Which slots are missing, what is known of the first of them, and what to do.
 pub(super) fn incomplete(topology: &Topology, covered: &SlotSet) -> Stop {
     let missing = SlotSet::full().difference(covered);
@@ -248,7 +277,6 @@ pub(super) fn incomplete(topology: &Topology, covered: &SlotSet) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::endpoint::NodeAddress;
     use crate::keyspace::topology::{Primary, Silent};
 
     fn primary(slots: SlotSet, open: SlotSet) -> Primary {

@@ -10,6 +10,7 @@ use crate::engine::pass;
 use crate::engine::stop::Stop;
 use crate::engine::verify::compare_batch;
 use crate::keyspace::Keyspace;
+use crate::keyspace::scan::Look;
 use crate::model::report::VerifyReport;
 use crate::model::slot::SlotSet;
 
@@ -27,7 +28,7 @@ pub async fn compare_some(
     count: u64,
 ) -> Result<VerifyReport, Stop> {
     let looks = keyspace.looks(&SlotSet::empty()).await?;
-    if looks.is_empty() {
+    if looks.iter().all(Look::is_for_strays) {
         return Err(pass::incomplete(keyspace.topology().await.as_ref(), &SlotSet::empty()));
     }
     let prefixes = assignment.prefixes();

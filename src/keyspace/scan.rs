@@ -4,6 +4,7 @@
 //! same run, same epoch, every wanted slot owned and, at every primary, closed at both ends. What to do with a look that
 //! does not count is the caller's to say.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
@@ -12,7 +13,7 @@ use redis::Value;
 
 use crate::keyspace::fault::Fault;
 use crate::keyspace::router::{self, Keyspace};
-use crate::keyspace::topology::Primary;
+use crate::keyspace::topology::{Primary, Topology};
 use crate::keyspace::value;
 use crate::model::key::{RedisKey, match_prefixes};
 use crate::model::slot::{SlotSet, slot_of};
@@ -27,12 +28,46 @@ pub struct Look {
     pub primary: Primary,
     /// Slots whose keys this look gives.
     pub wanted: SlotSet,
+    /// Slots that the primary did not own at the start, of which it has keys all the same.
+    others: Arc<Mutex<SlotSet>>,
+}
+
+impl Look {
+    fn new(primary: &Primary, wanted: SlotSet) -> Self {
+        Self { primary: primary.clone(), wanted, others: Arc::new(Mutex::new(SlotSet::empty())) }
+    }
+
+    /// Whether it is only there to see that no key is where nobody looks for it.
+    #[must_use]
+    pub fn is_for_strays(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// A slot of which the primary holds keys though it neither owns it nor is taking it over, as `topology` tells: a
+    /// move was broken off, and failovers made both ends forget it.
+    #[must_use]
+    pub fn stray(&self, topology: &Topology) -> Option<u16> {
+        let owns = |slot| topology.owner(slot).is_some_and(|owner| owner.node_id == self.primary.node_id);
+        let open = topology.open();
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().find(|&slot| !owns(slot) && !open.contains(slot))
+    }
+
+    /// Whether a key is to be given.
+    fn takes(&self, key: &RedisKey) -> bool {
+        let slot = slot_of(key);
+        if !self.primary.slots.contains(slot) {
+            self.others.lock().unwrap_or_else(PoisonError::into_inner).insert(slot);
+        }
+        self.wanted.contains(slot)
+    }
 }
 
 impl Keyspace {
     /// The looks still needed to cover every slot: one for each primary that owns, uncontested and
-    /// closed, slots that are not covered yet. Slots that are open or unowned are in no look, and there is none while
-    /// a primary can't be asked: any slot may be half-moved to it.
+    /// closed, slots that are not covered yet, and one for each primary without slots, which may hold strays. Slots
+    /// that are open or unowned are in no look, and there is none while a primary can't be asked: any slot may be
+    /// half-moved to it.
     ///
     /// # Errors
     /// The fault that kept the topology from being learned.
@@ -42,11 +77,11 @@ impl Keyspace {
             return Ok(Vec::new());
         }
         let open = topology.open();
-        let looks = topology.primaries.iter().map(|primary| Look {
-            primary: primary.clone(),
-            wanted: topology.owned_by(primary).difference(covered).difference(&open),
-        });
-        Ok(looks.filter(|look| !look.wanted.is_empty()).collect())
+        let of_owner =
+            |primary: &Primary| Look::new(primary, topology.owned_by(primary).difference(covered).difference(&open));
+        let owners = topology.primaries.iter().map(of_owner).filter(|look| !look.wanted.is_empty());
+        let slotless = topology.bystanders.iter().filter(|primary| primary.slots.is_empty());
+        Ok(owners.chain(slotless.map(|primary| Look::new(primary, SlotSet::empty()))).collect())
     }
 
     /// The keys of a look that start with one of `prefixes`, page by page. Ends with the last page, or
@@ -123,5 +158,5 @@ impl Keyspace {
 }
 
 fn is_wanted(look: &Look, prefixes: &[Vec<u8>], key: &RedisKey) -> bool {
-    prefixes.iter().any(|prefix| key.as_bytes().starts_with(prefix)) && look.wanted.contains(slot_of(key))
+    prefixes.iter().any(|prefix| key.as_bytes().starts_with(prefix)) && look.takes(key)
 }

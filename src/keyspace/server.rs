@@ -120,13 +120,11 @@ pub(super) async fn learn(keyspace: &Keyspace, known: &BTreeMap<String, NodeAddr
 
 async fn learn_standalone(keyspace: &Keyspace, node: &NodeAddress) -> Result<Topology, Fault> {
     check_mode(keyspace, node, &info(keyspace, node, "cluster").await?)?;
-    match describe(keyspace, node).await? {
-        Some(primary) => Ok(Topology::new(vec![primary])),
-        None => {
-            keyspace.hang_up(node).await;
-            Err(Fault::of(FaultClass::ReadOnly, node))
-        }
+    if let Some(primary) = describe(keyspace, node).await? {
+        return Ok(Topology::new(vec![primary]));
     }
+    keyspace.hang_up(node).await;
+    Err(Fault::of(FaultClass::ReadOnly, node))
 }
 
 fn check_mode(keyspace: &Keyspace, node: &NodeAddress, info: &Info) -> Result<(), Fault> {
@@ -145,14 +143,14 @@ async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress, expected: Option<&S
     }
 
     let mut census = Census::new(checks_names(keyspace));
-    let mut next = census.to_ask(seed, &lines);
+    let mut next = census.next_to_ask(seed, &lines);
     while !next.is_empty() {
         let asked = next.iter().map(|(_, address)| ask_about_itself(keyspace, address));
         let mut further = Vec::new();
         for ((id, address), answer) in next.iter().zip(join_all(asked).await) {
             let lines = answer.as_ref().map(|told| told.lines.clone()).unwrap_or_default();
             census.record(id, answer);
-            further.extend(census.to_ask(address, &lines));
+            further.extend(census.next_to_ask(address, &lines));
         }
         next = further;
     }
@@ -209,7 +207,7 @@ async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Tol
         return Ok(Told { node_id: String::new(), primary, serves: true, lines: Vec::new() });
     }
 
-    let serves = next()?.lines().any(|line| line.trim() == "cluster_state:ok");
+    let is_ok = next()?.lines().any(|line| line.trim() == "cluster_state:ok");
     let lines = topology::parse_nodes(&next()?);
     let Some(myself) = lines.iter().find(|line| line.is_myself) else {
         return Err(Fault::of(FaultClass::UnexpectedAnswer, node));
@@ -225,7 +223,7 @@ async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Tol
         ..primary
     };
     let primary = (is_primary && myself.is_primary).then_some(primary);
-    Ok(Told { node_id: myself.id.clone(), primary, serves, lines })
+    Ok(Told { node_id: myself.id.clone(), primary, serves: is_ok, lines })
 }
 
 async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>, Fault> {

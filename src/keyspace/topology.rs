@@ -106,7 +106,7 @@ impl Topology {
     pub fn covers(&self, scanned: &Primary, wanted: &SlotSet) -> bool {
         let stood_still =
             |now: &Primary| scanned.stood_still(now, wanted) && wanted.difference(&self.owned_by(now)).is_empty();
-        self.silent.is_empty() && wanted.intersection(&self.open()).is_empty() && self.primaries.iter().any(stood_still)
+        self.silent.is_empty() && wanted.intersection(&self.open()).is_empty() && self.all().any(stood_still)
     }
 
     /// The primary that owns a slot.
@@ -194,7 +194,7 @@ impl Census {
     }
 
     /// The primaries that `lines` of the node at `from` name and that were not asked yet, each with its id.
-    pub(super) fn to_ask(&mut self, from: &NodeAddress, lines: &[NodeLine]) -> Vec<(String, NodeAddress)> {
+    pub(super) fn next_to_ask(&mut self, from: &NodeAddress, lines: &[NodeLine]) -> Vec<(String, NodeAddress)> {
         let mut next = Vec::new();
         for line in lines.iter().filter(|line| line.is_live_primary() && !self.told.contains_key(&line.id)) {
             let Some(address) = line.address(from, self.checks_names) else { continue };
@@ -257,10 +257,9 @@ pub(super) struct NodeLine {
     pub(super) port: u16,
     pub(super) is_myself: bool,
     pub(super) is_primary: bool,
-    /// Most primaries agreed that it is gone; one that only this node misses (`fail?`) is not.
-    pub(super) is_failed: bool,
-    /// It is being met, so its id is made up.
-    pub(super) is_stranger: bool,
+    /// Most primaries agreed that it failed (one that only this node misses, `fail?`, did not), or it is only being met
+    /// and its id is made up.
+    pub(super) is_out: bool,
     /// Id of the primary that it is a replica of.
     pub(super) replicates: Option<String>,
     pub(super) config_epoch: u64,
@@ -271,7 +270,7 @@ pub(super) struct NodeLine {
 impl NodeLine {
     /// Whether it may hold keys that nobody else knows of.
     fn is_live_primary(&self) -> bool {
-        self.is_primary && !self.is_failed && !self.is_stranger
+        self.is_primary && !self.is_out
     }
 
     /// Where to reach it: by the address it announces, or by its name where certificates are checked against names.
@@ -316,8 +315,7 @@ fn parse_line(line: &str) -> Option<NodeLine> {
         port: port.parse().ok()?,
         is_myself: flags.contains(&"myself"),
         is_primary: flags.contains(&"master"),
-        is_failed: flags.contains(&"fail"),
-        is_stranger: flags.contains(&"handshake"),
+        is_out: flags.iter().any(|flag| matches!(*flag, "fail" | "handshake")),
         replicates: (primary_id != "-").then(|| primary_id.to_owned()),
         config_epoch,
         slots,
@@ -367,7 +365,7 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         assert_eq!(lines[2].host, "::1");
         assert_eq!(lines[2].slots.len(), 5462);
         assert_eq!(lines[2].open.iter().collect::<Vec<_>>(), [77, 93]);
-        assert!(lines[3].is_failed);
+        assert!(lines[3].is_out);
         let asked = NodeAddress { host: "seed".into(), port: 1 };
         let at = |line: usize, checks_names| lines[line].address(&asked, checks_names).map(|it| it.to_string());
         assert_eq!(at(0, true).as_deref(), Some("hostname4:30004"));
@@ -397,8 +395,8 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         let asks = |flags: &str| {
             let mut census = Census::new(false);
             let lines = parse_nodes(&line("id2", flags, 2));
-            let first = census.to_ask(&from, &lines).len();
-            assert!(census.to_ask(&from, &lines).is_empty(), "asked twice at one address");
+            let first = census.next_to_ask(&from, &lines).len();
+            assert!(census.next_to_ask(&from, &lines).is_empty(), "asked twice at one address");
             first == 1
         };
         assert!(asks("master") && asks("master,fail?") && asks("myself,master"));
@@ -410,7 +408,7 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         let silent = |serves: bool, flags: &str| {
             let mut census = Census::new(false);
             let told = told(1, serves, SlotSet::empty(), &line("id2", flags, 2));
-            let next = census.to_ask(&NodeAddress { host: "h".into(), port: 1 }, &told.lines);
+            let next = census.next_to_ask(&NodeAddress { host: "h".into(), port: 1 }, &told.lines);
             census.record("id1", Ok(told));
             for (id, address) in next {
                 census.record(&id, Err(Fault::of(FaultClass::Connection, &address)));
@@ -433,7 +431,7 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         let mut census = Census::new(false);
         let first = told(1, true, SlotSet::empty(), &(line("id2", "master", 20) + &line("id20", "master", 20)));
         let from = NodeAddress { host: "10.0.0.1".into(), port: 1 };
-        for (id, _) in census.to_ask(&from, &first.lines) {
+        for (id, _) in census.next_to_ask(&from, &first.lines) {
             census.record(&id, Ok(told(20, true, SlotSet::empty(), "")));
         }
         census.record("id1", Ok(first));

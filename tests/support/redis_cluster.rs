@@ -219,6 +219,13 @@ impl Cluster {
         }
     }
 
+    /// Makes a node take over a slot, of which it may hold keys already; the owner is not told.
+    pub async fn import_slot(&self, slot: u16, node: usize, owner: usize) {
+        let mut import = redis::cmd("CLUSTER");
+        import.arg("SETSLOT").arg(slot).arg("IMPORTING").arg(&self.ids[owner]);
+        self.must::<()>(node, &import).await;
+    }
+
     /// Makes a node forget that it is giving away or taking over a slot; the other end is not told.
     pub async fn stabilize_slot(&self, slot: u16, node: usize) {
         self.must::<()>(node, redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("STABLE")).await;
