@@ -623,7 +623,7 @@ async fn an_idle_connection_that_was_closed_is_replaced() {
     let mut expected: Vec<_> =
         keys.iter().cloned().zip(entries.into_iter().map(|entry| entry.expect("text"))).collect();
     let still = held.writer.disturbances();
-    let last = expected.split_off(1);
+    let second = expected.split_off(1);
     assert_eq!(held.writer.unlink_if_unchanged(&expected, still).await, Ok(vec![Outcome::Done]));
     let mut owner = cluster.connection(cluster.owner(slot(keys[0].as_bytes())).await).await;
     let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut owner).await.expect("CLIENT LIST");
@@ -633,6 +633,6 @@ async fn an_idle_connection_that_was_closed_is_replaced() {
     assert_eq!(idle.len(), 1, "one connection is kept for the next: {list}");
     redis::cmd("CLIENT").arg("KILL").arg("ID").arg(idle[0]).exec_async(&mut owner).await.expect("CLIENT KILL");
 
-    assert_eq!(held.writer.unlink_if_unchanged(&last, still).await, Ok(vec![Outcome::Done]));
+    assert_eq!(held.writer.unlink_if_unchanged(&second, still).await, Ok(vec![Outcome::Done]));
     held.release().await;
 }

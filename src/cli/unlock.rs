@@ -113,11 +113,16 @@ pub(super) async fn run(desk: &Desk, args: &UnlockArgs) -> Result<ExitCode, Fail
             gone.push(holder);
         }
     }
-    if !lock::close_out(&keyspace, &gone).await? {
-        screen::say(
-            "Its connections stay, since the Redis user may not close them (CLIENT LIST, CLIENT KILL): it notices the \
-             loss within 10 seconds, or when its machine wakes. Start nothing else on this Redis before it has ended.",
-        );
+    let obstacle = match lock::close_out(&keyspace, &gone).await {
+        Ok(true) => None,
+        Ok(false) => Some("the Redis user may not close them (CLIENT LIST, CLIENT KILL)".to_owned()),
+        Err(stop) => Some(stop.to_string()),
+    };
+    if let Some(obstacle) = obstacle {
+        screen::say(format!(
+            "Its connections may stay ({obstacle}): it notices the loss within 10 seconds, or when its machine wakes. \
+             Start nothing else on this Redis before it has ended."
+        ));
     }
 
     let removed = gone.len();
