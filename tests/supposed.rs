@@ -220,7 +220,7 @@ async fn names_of_targets_are_not_believed(#[case] primaries: usize) {
     for (key, command) in &keys {
         run_on_owner(&redis, key.as_bytes(), command).await;
     }
-    let bench = Bench::new(&redis);
+    let bench = Bench::new(&redis).accepting(&["BracedTenant"]);
     let expected = [(WrongType, 1), (WrongContent, 1), (BracedTenant, 1)].into_iter().collect();
     let plan = bench.plan().await.expect("a plan");
     assert_eq!(plan.seen.unmigrated.by_reason, expected);

@@ -47,7 +47,7 @@ pub async fn cleanup(
 ) -> Result<CleanupReport, Stop> {
     let stamp = check_mark(writer, assignment).await?;
     let report = match assignment.rule() {
-        Rule::Rename(rename) => remove_originals(writer, assignment, control, rename, stamp, total).await?,
+        Rule::Rename(rename) => Box::pin(remove_originals(writer, assignment, control, rename, stamp, total)).await?,
         // It left nothing behind.
         Rule::InPlace(_) => CleanupReport::default(),
     };
@@ -85,7 +85,7 @@ async fn remove_originals(
     let remove = |keys| remover.remove(keys);
     let ended = pass::complete(writer, &assignment.prefixes(), control, &meter, remove).await;
     let ended = match ended {
-        Ok(report) => remover.remove_signs(report, &meter).await,
+        Ok(report) => Box::pin(remover.remove_signs(report, &meter)).await,
         Err(stop) => Err(stop),
     };
     if ended.is_err() {

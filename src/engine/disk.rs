@@ -133,7 +133,6 @@ async fn wait_for(
             Disk::Unsure(_) if facts.changes == 0 && !facts.append_only && !has_trace => {
                 writer.leave_a_trace(primary, STAGING_PREFIX).await?;
                 has_trace = true;
-                continue;
             }
             disk @ (Disk::Unsure(_) | Disk::Volatile) => return unless_it_blocks(assignment, &facts, &disk),
         }

@@ -54,7 +54,7 @@ pub async fn plan(keyspace: &Keyspace, assignment: &Assignment, control: &Contro
     seen.findings = preflight::findings(keyspace, assignment, &tally.needed, seen.sample.iter().next()).await?;
     seen.findings.extend(findings_of(&seen, tally.obstacle, tally.scattered));
     if seen.total_sources() > 0 {
-        seen.findings.extend(disk::foreseen(keyspace, assignment, &tally.needed).await?);
+        seen.findings.extend(Box::pin(disk::foreseen(keyspace, assignment, &tally.needed)).await?);
     }
     assignment.terms.accepted.mark(&mut seen.findings);
     seen.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.code));

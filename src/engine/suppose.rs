@@ -130,13 +130,16 @@ impl Supposition<'_> {
     async fn know_own_targets(&self, classified: &mut Classified) -> Result<(), Stop> {
         let is_apart = |(_, reason): &(RedisKey, UnmigratedReason)| *reason == UnmigratedReason::BracedTenant;
         let scope = &self.assignment.scope;
-        let originals: Vec<RedisKey> = (classified.unmigrated.iter().filter(|it| is_apart(it)))
+        let named: Vec<RedisKey> = (classified.unmigrated.iter().filter(|it| is_apart(it)))
             .flat_map(|(key, _)| self.rename.sources_of(scope, key))
             .collect();
-        if originals.is_empty() {
+        if named.is_empty() {
             return Ok(());
         }
 
+        // What is not there at all looks like a summary without destinations.
+        let exist = self.keyspace.exist(&named).await?;
+        let originals = named.into_iter().zip(exist).filter(|(_, exists)| *exists).map(|(key, _)| key).collect();
         let sources = classify(self.keyspace, self.assignment, self.rename, originals).await?.sources;
         let targets: HashMap<RedisKey, &'static str> =
             sources.into_iter().map(|source| (source.target, source.entity)).collect();

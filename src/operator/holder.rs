@@ -46,7 +46,9 @@ impl Case<'_> {
                 Ok(Action::requeue(Duration::from_millis(500)))
             }
             (Decision::Run(step), Report::Held(hold)) => self.run(request, worker, hold, step).await,
-            (Decision::Record(_), Report::Finished(_, _, outcome)) => self.record(request, worker, outcome).await,
+            (Decision::Record(_), Report::Finished(_, hold, outcome)) => {
+                self.record(request, worker, hold, outcome).await
+            }
             (Decision::Report(step), Report::Stopped(_, _, why)) => {
                 let mut verdict = words::stopped(why, &worker.order.request.redis, request.samples);
                 if request.suspended {
@@ -182,11 +184,12 @@ impl Case<'_> {
         &self,
         request: &MigrationRequest,
         worker: &Worker,
+        hold: &Hold,
         outcome: &Outcome,
     ) -> Result<Action, ReconcileError> {
         let now = now();
         let unmigrated = self.status.plan.as_ref().map(|plan| plan.unmigrated.count);
-        let verdict = words::done(outcome, unmigrated);
+        let verdict = words::done(hold, outcome, unmigrated);
         let mut next = self.status.clone();
         let finished = finished_progress(outcome);
         self.context.metrics.progress(&self.labels(), &finished);

@@ -84,10 +84,10 @@ pub fn under_way(step: Step, progress: &Progress) -> Verdict {
 
 /// A step that is done, and what comes next.
 #[must_use]
-pub fn done(outcome: &Outcome, unmigrated: Option<i64>) -> Verdict {
+pub fn done(hold: &Hold, outcome: &Outcome, unmigrated: Option<i64>) -> Verdict {
     match outcome {
         Outcome::Planned(plan) => planned(plan),
-        Outcome::Applied(report) => applied(report),
+        Outcome::Applied(report) => applied(hold, report),
         Outcome::Verified(report) => verified(report),
         Outcome::Compared(report) => compared(report),
         Outcome::CleanedUp(report) => cleaned_up(report, unmigrated),
@@ -118,7 +118,9 @@ fn accepted(findings: &[Finding]) -> String {
     if names.is_empty() { String::new() } else { format!("; accepted by name: {}", names.join(", ")) }
 }
 
-fn applied(report: &ApplyReport) -> Verdict {
+fn applied(hold: &Hold, report: &ApplyReport) -> Verdict {
+    // An event that comes again only counts up, so a plan made anew can't tell what was accepted since.
+    let findings = hold.plan.as_ref().map(|plan| plan.seen.findings.as_slice()).unwrap_or_default();
     let message = format!(
         "{} entries migrated, {} were so already, {} replaced, {} targets kept, {} ended meanwhile",
         report.copied + report.changed,
@@ -126,7 +128,7 @@ fn applied(report: &ApplyReport) -> Verdict {
         report.replaced,
         report.conflicts,
         report.ended
-    );
+    ) + &accepted(findings);
     Verdict::new(Reason::Progressing, format!("applied: {message}")).reached(
         TargetPhase::Applied,
         Reason::Complete,

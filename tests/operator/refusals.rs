@@ -160,7 +160,7 @@ async fn a_finding_stalls_until_it_is_accepted_by_name() {
     let findings = done.plan.expect("a plan").findings;
     assert!(findings.iter().any(|finding| finding.code == "BracedTenant" && finding.accepted), "{findings:?}");
     eventually(SOON, "an event", async || {
-        site.events(NAME).into_iter().find(|it| it.1 == "Planned" && it.2.contains("accepted by name: BracedTenant"))
+        site.events(NAME).into_iter().find(|it| it.1 == "Applied" && it.2.contains("accepted by name: BracedTenant"))
     })
     .await;
     assert_left_clean(&site, &endpoint).await;

@@ -118,10 +118,9 @@ fn is_outposts(scope: &Scope) -> bool {
 /// Whose a key in the current form of Outpost's layout is.
 pub(super) fn belongs(key: &RedisKey, answers: &Answers) -> Belongs {
     match outpost_layout::belongs(key, answers) {
-        Ok(()) => Belongs::AsNamed,
         Err(Mapping::Need(probes)) => Belongs::Need(probes),
         Err(Mapping::Unmigrated(reason)) => Belongs::Elsewhere(reason),
-        Err(Mapping::Target { .. } | Mapping::AlreadyCurrent { .. } | Mapping::NotOurs) => Belongs::AsNamed,
+        Ok(()) | Err(Mapping::Target { .. } | Mapping::AlreadyCurrent { .. } | Mapping::NotOurs) => Belongs::AsNamed,
     }
 }
 
