@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::engine::control::Control;
-use outpost_migrate_redis::keyspace::conditional::Outcome;
+use outpost_migrate_redis::keyspace::conditional::Outcome::{Changed, Done, Gone};
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::policy::MinReplicas;
@@ -423,7 +423,6 @@ async fn an_expiry_is_given_only_to_what_was_compared(#[case] cluster: bool) {
 
     let outcomes = held.writer.expire_if_unchanged(&expected).await.expect("outcomes");
     held.release().await;
-    use Outcome::{Changed, Done, Gone};
     assert_eq!(outcomes, [Done, Changed, Gone, Done, Changed, Changed]);
     for (name, at) in [("same", Some(end)), ("changed", None), ("list", Some(end)), ("changed-list", None)] {
         assert_eq!(expiry_of(redis, name).await, at, "{name}");

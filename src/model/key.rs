@@ -83,7 +83,9 @@ pub fn match_prefixes(prefixes: &[Vec<u8>]) -> Option<Vec<u8>> {
         let bytes: BTreeSet<u8> = prefixes.iter().map(|prefix| prefix[at]).collect();
         let is_choice = bytes.len() > 1;
         pattern.extend(is_choice.then_some(b'['));
-        bytes.into_iter().for_each(|byte| push_escaped(&mut pattern, byte));
+        for byte in bytes {
+            push_escaped(&mut pattern, byte);
+        }
         pattern.extend(is_choice.then_some(b']'));
     }
     pattern.push(b'*');
@@ -213,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_pattern_is_as_narrow_as_its_prefixes_let_it_be() {
-        let table: [(&[&[u8]], Option<&[u8]>); 8] = [
+        type Row = (&'static [&'static [u8]], Option<&'static [u8]>);
+        let table: [Row; 8] = [
             (&[b"dp[1]*:tenant:"], Some(b"dp\\[1\\]\\*:tenant:*")),
             (&[b"tenant:", b"destination_summary:"], Some(b"[dt]e[ns][at][in][nt][:a]*")),
             (&[b"tenant:", b"tenant:{"], Some(b"tenant:*")),
