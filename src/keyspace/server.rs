@@ -237,7 +237,7 @@ pub(super) async fn living_nodes(keyspace: &Keyspace, node: &NodeAddress) -> Res
         return Ok(vec![node.clone()]);
     }
     let lines = nodes(keyspace, node).await?;
-    let living = lines.iter().filter(|line| !line.is_failed && !line.is_stranger);
+    let living = lines.iter().filter(|line| !line.is_out);
     Ok(living.filter_map(|line| line.address(node, checks_names(keyspace))).collect())
 }
 
