@@ -205,10 +205,7 @@ async fn the_upgrade_on_a_cluster_over_tls_with_a_client_certificate() {
 
 #[tokio::test]
 async fn the_upgrade_by_the_documented_user() {
-    let mut options = documented_user();
-    // So that cleanup is told that this server keeps nothing on disk anyway.
-    options.acl_users.iter_mut().for_each(|line| line.push_str(" +config|get"));
-    let redis = Standalone::start(options).await;
+    let redis = Standalone::start(documented_user()).await;
     walk(&redis.endpoint(), &CommandLine::at(&as_documented_user(&redis.endpoint()))).await;
 }
 

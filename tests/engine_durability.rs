@@ -128,8 +128,8 @@ async fn cleanup_asks_for_snapshots_when_told_to() {
 
 #[tokio::test]
 async fn cleanup_waits_until_an_append_only_file_is_synced() {
-    let redis = Standalone::start(Options { persistent: true, ..Options::default() }).await;
-    let bench = Bench::new(&redis.endpoint());
+    let cluster = Cluster::start(3, 0, Options { persistent: true, ..Options::default() }).await;
+    let bench = Bench::new(&cluster.endpoint());
     let expected = Expected::load(&bench.redis, 30).await;
     bench.migrate(&Control::unattended()).await.expect("migrated");
 
@@ -145,18 +145,20 @@ async fn cleanup_waits_until_an_append_only_file_is_synced() {
 
 #[tokio::test]
 async fn what_no_disk_will_ever_hold_has_to_be_accepted_by_name() {
-    // An old snapshot and none to come: a restart would bring back the originals of this server alone.
-    let redis = Standalone::start(Options::default()).await;
-    let bench = Bench::new(&redis.endpoint());
+    // Old snapshots and none to come: a restart would bring back the originals of one server alone.
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
     let expected = Expected::load(&bench.redis, 30).await;
-    let mut connection = redis.connection().await;
-    redis::cmd("BGSAVE").query_async::<String>(&mut connection).await.expect("BGSAVE");
-    eventually_true(PATIENCE, "a snapshot", async || {
-        let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await.expect("INFO");
-        info.contains("rdb_saves:1") && info.contains("rdb_bgsave_in_progress:0")
-    })
-    .await;
-    // By seconds, the snapshot must have begun before the mark.
+    for node in 0..cluster.len() {
+        let mut connection = cluster.connection(node).await;
+        redis::cmd("BGSAVE").query_async::<String>(&mut connection).await.expect("BGSAVE");
+        eventually_true(PATIENCE, "a snapshot", async || {
+            let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await.expect("INFO");
+            info.contains("rdb_saves:1") && info.contains("rdb_bgsave_in_progress:0")
+        })
+        .await;
+    }
+    // By seconds, the snapshots must have begun before the mark.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let walk = bench.migrate(&Control::unattended()).await.expect("what cleanup will find blocks no apply");
     let foreseen = walk.plan.seen.findings.iter().find(|it| it.code == FindingCode::NotOnDisk).expect("a finding");
@@ -170,24 +172,39 @@ async fn what_no_disk_will_ever_hold_has_to_be_accepted_by_name() {
     let bench = bench.accepting(&["NotOnDisk"]);
     let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
     assert_eq!(report.removed, expected.sources());
-    assert!(matches!(report.findings.as_slice(), [found] if found.accepted), "{:?}", report.findings);
+    assert_eq!(report.findings.len(), cluster.len(), "{:?}", report.findings);
+    assert!(report.findings.iter().all(|found| found.accepted), "{:?}", report.findings);
 }
 
 #[tokio::test]
-async fn a_server_that_keeps_nothing_is_warned_of_and_cleaned_up() {
-    let redis = Standalone::start(Options::default()).await;
-    let bench = Bench::new(&redis.endpoint());
+async fn servers_that_keep_nothing_are_warned_of_and_cleaned_up() {
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
     let expected = Expected::load(&bench.redis, 30).await;
     bench.migrate(&Control::unattended()).await.expect("migrated");
 
     let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
 
     assert_eq!(report.removed, expected.sources());
-    assert!(
-        matches!(report.findings.as_slice(), [found] if found.severity == Severity::Warning),
-        "{:?}",
-        report.findings
-    );
+    assert_eq!(report.findings.len(), cluster.len(), "{:?}", report.findings);
+    assert!(report.findings.iter().all(|found| found.severity == Severity::Warning), "{:?}", report.findings);
+}
+
+/// Its disk holds a beginning of what happened, copies before deletes, so nothing has to be waited for.
+#[tokio::test]
+async fn one_server_alone_is_cleaned_up_whatever_is_on_its_disk() {
+    let redis = Standalone::start(hourly_snapshots()).await;
+    let bench = Bench::new(&redis.endpoint());
+    let expected = Expected::load(&bench.redis, 100).await;
+    redis::cmd("SAVE").query_async::<()>(&mut redis.connection().await).await.expect("SAVE");
+    bench.migrate(&Control::unattended()).await.expect("migrated");
+
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+
+    assert_eq!((report.removed, report.findings.len()), (expected.sources(), 0));
+    redis.kill();
+    redis.restart().await;
+    assert_eq!(lost(&expected, &bench.redis).await, 0, "of {} entries", expected.sources());
 }
 
 #[tokio::test]

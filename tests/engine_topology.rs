@@ -12,6 +12,7 @@ use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::keyspace::FaultClass;
 use outpost_migrate_redis::model::finding::{FindingCode, Severity};
 use outpost_migrate_redis::model::policy::{Limits, MinReplicas};
+use outpost_migrate_redis::model::progress::Progress;
 use redis::aio::MultiplexedConnection;
 use rstest::rstest;
 
@@ -102,6 +103,41 @@ async fn keys_that_lie_where_nobody_looks_keep_a_run_from_its_mark(#[case] besid
     let walk = bench.migrate(&patient(2)).await.expect("a mark once they are taken back");
     assert_eq!(walk.apply.processed(), expected.sources());
     expected.assert_migrated(&bench).await;
+}
+
+/// The one to whom a slot was half-moved has been looked at when the move is taken back: nothing tells of it any more.
+#[tokio::test]
+async fn a_move_that_is_taken_back_while_a_pass_waits_for_it_hides_no_key() {
+    let cluster = Cluster::start(3, 1, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 100).await;
+    let held = bench.hold().await;
+    let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
+    held.apply(&Control::unattended(), &plan, &run).await.expect("a copy");
+    let moving = slot(b"tenant:tenant_1");
+    let (from, to) = (cluster.owner(moving).await, (cluster.owner(moving).await + 1) % 3);
+    let (moved, _) = cluster.open_slot(moving, from, to).await;
+    assert!(moved > 0, "the fault did not hit");
+
+    let reins = Reins::new(Limits::default()).patience(Duration::from_secs(20));
+    let mut progress = reins.progress.clone();
+    let hidden = expected.pairs.keys().filter(|source| slot(source) == moving).count() as u64;
+    let taking_back = async {
+        let all_others = |seen: &Progress| seen.processed >= expected.sources() - hidden;
+        progress.wait_for(|seen| seen.as_ref().is_some_and(all_others)).await.expect("progress");
+        for node in [to, from] {
+            cluster.stabilize_slot(moving, node).await;
+        }
+    };
+    let (proof, ()) = tokio::join!(held.prove(&reins.control, &plan, &run), taking_back);
+
+    let proof = proof.map(|_| "a proof");
+    assert!(
+        matches!(&proof, Err(Stop::Incomplete { example, .. }) if example.contains(&cluster.addr(to))),
+        "{proof:?}"
+    );
+    held.release().await;
+    bench.assert_no_mark().await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::engine::assignment::Assignment;
 use crate::engine::control::Control;
 use crate::engine::stop::Stop;
 use crate::keyspace::endpoint::NodeAddress;
-use crate::keyspace::topology::Primary;
+use crate::keyspace::topology::{Primary, Topology};
 use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::Rule;
 use crate::migrations::state_keys::STAGING_PREFIX;
@@ -62,8 +62,7 @@ async fn expected(
     needed: &BTreeMap<NodeAddress, Estimate>,
 ) -> Result<Vec<Finding>, Stop> {
     let mut findings = Vec::new();
-    let topology = keyspace.topology().await;
-    for primary in topology.primaries.iter().filter(|primary| is_alone(assignment, primary)) {
+    for primary in alone(assignment, &*keyspace.topology().await) {
         let mut facts = keyspace.disk_facts(primary).await?;
         // The copies, or the barrier at least, are changes too.
         let to_come = needed.get(&primary.address).map_or(0, Estimate::count);
@@ -89,8 +88,7 @@ pub(super) async fn wait_until_on_disk(
     stamp: &Stamp,
 ) -> Result<Vec<Finding>, Stop> {
     let mut findings = Vec::new();
-    let topology = writer.topology().await;
-    for primary in topology.primaries.iter().filter(|primary| is_alone(assignment, primary)) {
+    for primary in alone(assignment, &*writer.topology().await) {
         let waited = wait_for(writer, assignment, control, stamp, primary).await;
         control.waits_for(None);
         findings.extend(waited?);
@@ -145,9 +143,13 @@ fn unless_it_blocks(assignment: &Assignment, facts: &DiskFacts, disk: &Disk) -> 
     if findings.iter().any(Finding::blocks) { Err(Stop::PreflightFailed(findings)) } else { Ok(findings.pop()) }
 }
 
-/// Whether no replica acknowledges what this primary holds.
-fn is_alone(assignment: &Assignment, primary: &Primary) -> bool {
-    assignment.min_replicas.required(primary.replicas) == 0
+/// The primaries whose targets no replica acknowledges, of several. One alone needs no look: there copies come before
+/// deletes in one history, and whatever a restart or a replica brings back is a beginning of it, with the original or
+/// with its target.
+fn alone<'a>(assignment: &'a Assignment, topology: &'a Topology) -> impl Iterator<Item = &'a Primary> {
+    let is_one_history = topology.primaries.len() == 1 && topology.bystanders.is_empty();
+    let unacknowledged = |primary: &&Primary| assignment.min_replicas.required(primary.replicas) == 0;
+    topology.primaries.iter().filter(move |primary| !is_one_history && unacknowledged(primary))
 }
 
 /// From which second of its clock on a primary's snapshot holds the targets: when they were proven, if this run of the

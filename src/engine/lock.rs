@@ -277,7 +277,8 @@ fn connection_name(endpoint: &RedisEndpoint, token: &str) -> String {
 
 /// Closes connections by their name. Returns whether the user may do that.
 async fn close_connections(keyspace: &Keyspace, is_meant: impl Fn(&str) -> bool) -> Result<bool, Fault> {
-    if !keyspace.topology().await.unowned().is_empty() {
+    // What was learned before the lock was taken away may name a primary that is none any more.
+    if !keyspace.relearn().await?.unowned().is_empty() {
         return Err(Fault::new(FaultClass::ClusterDown));
     }
     match keyspace.close_connections(is_meant).await {

@@ -3,6 +3,7 @@
 //! Owns the meaning of complete: every slot was covered by a look at a primary that stood still.
 //! What a look found counts only then; looks that do not count are repeated.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::engine::control::{Advance, Control, IN_FLIGHT, Meter};
 use crate::engine::stop::Stop;
 use crate::engine::throttle::{self, Door};
 use crate::keyspace::endpoint::NodeAddress;
-use crate::keyspace::scan::Look;
+use crate::keyspace::scan::{self, Look};
 use crate::keyspace::topology::Topology;
 use crate::keyspace::{FaultClass, Keyspace};
 use crate::model::admission::{HeldBy, strains};
@@ -57,12 +58,17 @@ where
     let mut counted = Advance::default();
     let mut waited = Duration::ZERO;
     let mut no_strays = false;
+    // Primaries that may hold strays though their slots are covered: a move may be broken off after they were looked at.
+    let mut suspects = BTreeSet::new();
     let mut had_strays = false;
     while covered != SlotSet::full() || !no_strays {
         control.check()?;
         let began = Instant::now();
-        let (looks, unlearned) = match keyspace.looks(&covered).await {
-            Ok(looks) => (looks, None),
+        let (looks, unlearned) = match keyspace.relearn().await {
+            Ok(topology) => {
+                suspects.extend(topology.with_open_slots().cloned());
+                (scan::looks(&topology, &covered, &suspects), None)
+            }
             Err(fault) if fault.class.is_passing() => (Vec::new(), Some(fault)),
             Err(fault) => return Err(fault.into()),
         };
@@ -83,6 +89,9 @@ where
                     total.merge(tally);
                     counted.add(advance);
                     covered = covered.union(&look.wanted);
+                    if look.primary.open.is_empty() {
+                        suspects.remove(&look.primary.node_id);
+                    }
                     stray = stray.or(look.stray(&topology).map(|slot| (&look.primary.address, slot)));
                 }
                 other => {
@@ -91,6 +100,8 @@ where
                 }
             }
         }
+        suspects.extend(topology.with_open_slots().cloned());
+        no_strays &= suspects.is_empty();
         if stray.is_some() || had_strays {
             // Strays come back to an owner that was looked at already, so nothing counts while there are any, and not
             // the look that sees them gone.

@@ -4,6 +4,7 @@
 //! sums of another pass do not come out. Removes nothing: whether an entry should be gone is not for us to say.
 
 use crate::engine::assignment::Assignment;
+use crate::engine::classify::classify;
 use crate::engine::control::{Advance, Control, Meter};
 use crate::engine::pass::{self, Tally};
 use crate::engine::stop::Stop;
@@ -72,6 +73,10 @@ async fn look_at(
         let exists = exist.by_ref().take(count).filter(|exists| *exists).count() > 0;
         without.extend((!exists).then_some(key));
     }
+
+    // What a run counts when it begins: not what others left under such names.
+    let current = classify(keyspace, assignment, rename, without).await?.current;
+    let without: Vec<RedisKey> = current.into_iter().map(|(key, _)| key).collect();
 
     let mut found = Sourceless::default();
     for (key, lasts) in without.iter().zip(keyspace.last(&without).await?) {

@@ -23,6 +23,7 @@ use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::state_keys::STAGING_PREFIX;
 use crate::migrations::{InPlace, Rename, Rule};
 use crate::model::change;
+use crate::model::count::Sample;
 use crate::model::difference::Difference;
 use crate::model::finding::FindingCode;
 use crate::model::key::RedisKey;
@@ -76,7 +77,9 @@ pub async fn prove(
     let mut has_written = plan.seen.to_copy() > 0
         || (plan.seen.conflicts > 0 && on_difference == OnDifference::Replace)
         || journal::read_run(writer, assignment).await?.reopened;
-    let mut changed = 0;
+    // What is changed in place goes through no later migration anew.
+    let renames = matches!(assignment.rule(), Rule::Rename(_));
+    let (mut changed, mut lost) = (0, 0);
     for _ in 0..ROUNDS {
         // What can't be learned now shows as a change afterwards.
         let before = match writer.relearn().await {
@@ -90,8 +93,9 @@ pub async fn prove(
         changed = report.written() + report.unsettled;
         has_written |= report.written() > 0;
         // Behind another tool's mark targets are the truth, and what was deleted there is no business of sources.
-        let may_have_lost = !plan.seen.mark_is_unproven && report.lasting.sourceless() > run.sourceless_before;
-        if changed == 0 && may_have_lost {
+        let is_run_of_ours = !plan.seen.mark_is_unproven;
+        lost = if is_run_of_ours { report.lasting.sourceless().saturating_sub(run.sourceless_before) } else { 0 };
+        if changed == 0 && lost > 0 {
             refuse_lost_sources(writer, assignment, control, run).await?;
         } else if changed == 0 {
             wait_for_replicas(writer, assignment).await?;
@@ -100,13 +104,14 @@ pub async fn prove(
             if before.lost_nothing_until(&*writer.topology().await) {
                 let plan_hash = plan.hash.to_string();
                 let token = run.token.clone();
-                return Ok(Proof { report: proven(report), token, plan_hash, has_written });
+                return Ok(Proof { report: proven(report), token, plan_hash, has_written: has_written && renames });
             }
         }
     }
-    Err(match changed {
-        0 => Fault::new(FaultClass::Moved).into(),
-        changed => Stop::SourceChanging { changed },
+    Err(match (changed, lost) {
+        (0, 0) => Fault::new(FaultClass::Moved).into(),
+        (0, entries) => Stop::SourcesGone { entries, sample: Sample::default() },
+        (changed, _) => Stop::SourceChanging { changed },
     })
 }
 

@@ -143,7 +143,8 @@ async fn wait_behind(
 fn barrier_key(primary: &Primary, prefix: &str) -> Option<RedisKey> {
     (0..1_000_000_u32)
         .map(|number| RedisKey::from(format!("{prefix}{{{number}}}:barrier")))
-        .find(|key| primary.slots.contains(slot_of(key)))
+        // In a slot that is being given away it would be sent on.
+        .find(|key| primary.slots.contains(slot_of(key)) && !primary.open.contains(slot_of(key)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! same run, same epoch, every wanted slot owned and, at every primary, closed at both ends. What to do with a look that
 //! does not count is the caller's to say.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,25 +64,32 @@ impl Look {
     }
 }
 
+/// The looks still needed to cover every slot: one for each primary that owns, uncontested and closed, slots that are
+/// not covered yet, one for each primary without slots, which may hold strays, and one for each of the `suspects`, by
+/// id: they had a slot open when they were looked at last, so that its keys were no strays then. Slots that are open or
+/// unowned are in no look, and there is none while a primary can't be asked: any slot may be half-moved to it.
+#[must_use]
+pub fn looks(topology: &Topology, covered: &SlotSet, suspects: &BTreeSet<String>) -> Vec<Look> {
+    if !topology.silent.is_empty() {
+        return Vec::new();
+    }
+    let open = topology.open();
+    let of_owner =
+        |primary: &Primary| Look::new(primary, topology.owned_by(primary).difference(covered).difference(&open));
+    let is_suspect = |primary: &Primary| primary.open.is_empty() && suspects.contains(&primary.node_id);
+    let owners = topology.primaries.iter().map(of_owner);
+    let owners = owners.filter(|look| !look.wanted.is_empty() || is_suspect(&look.primary));
+    let slotless = topology.bystanders.iter().filter(|primary| primary.slots.is_empty());
+    owners.chain(slotless.map(|primary| Look::new(primary, SlotSet::empty()))).collect()
+}
+
 impl Keyspace {
-    /// The looks still needed to cover every slot: one for each primary that owns, uncontested and
-    /// closed, slots that are not covered yet, and one for each primary without slots, which may hold strays. Slots
-    /// that are open or unowned are in no look, and there is none while a primary can't be asked: any slot may be
-    /// half-moved to it.
+    /// The looks that cover every slot, as the topology is now; see [`looks`].
     ///
     /// # Errors
     /// The fault that kept the topology from being learned.
-    pub async fn looks(&self, covered: &SlotSet) -> Result<Vec<Look>, Fault> {
-        let topology = self.relearn().await?;
-        if !topology.silent.is_empty() {
-            return Ok(Vec::new());
-        }
-        let open = topology.open();
-        let of_owner =
-            |primary: &Primary| Look::new(primary, topology.owned_by(primary).difference(covered).difference(&open));
-        let owners = topology.primaries.iter().map(of_owner).filter(|look| !look.wanted.is_empty());
-        let slotless = topology.bystanders.iter().filter(|primary| primary.slots.is_empty());
-        Ok(owners.chain(slotless.map(|primary| Look::new(primary, SlotSet::empty()))).collect())
+    pub async fn all_looks(&self) -> Result<Vec<Look>, Fault> {
+        Ok(looks(&*self.relearn().await?, &SlotSet::empty(), &BTreeSet::new()))
     }
 
     /// The keys of a look that start with one of `prefixes`, page by page. Ends with the last page, or

@@ -158,6 +158,11 @@ impl Topology {
         self.all().filter(move |primary| primary.open.contains(slot)).map(|primary| &primary.address)
     }
 
+    /// Ids of the primaries that are giving away or taking over any slot.
+    pub fn with_open_slots(&self) -> impl Iterator<Item = &String> {
+        self.all().filter(|primary| !primary.open.is_empty()).map(|primary| &primary.node_id)
+    }
+
     /// Every primary that was asked.
     pub(super) fn all(&self) -> impl Iterator<Item = &Primary> {
         self.primaries.iter().chain(&self.bystanders)

@@ -94,10 +94,14 @@ impl DiskFacts {
     /// `idle_since` is when its append-only file was first seen without a sync under way, in milliseconds.
     #[must_use]
     pub fn judge(&self, since: i64, idle_since: Option<i64>, may_ask: bool) -> Disk {
+        if self.clock.is_none() {
+            return Disk::Unsure("it does not tell its time");
+        }
         if self.append_only {
             return self.judge_append_only(idle_since);
         }
-        if self.snapshot.is_some_and(|snapshot| snapshot.began_after() > since) {
+        // How long the last child took says nothing about the last snapshot if that child failed.
+        if !self.snapshot_failing && self.snapshot.is_some_and(|snapshot| snapshot.began_after() > since) {
             return Disk::Holds;
         }
         if may_ask {
@@ -221,7 +225,13 @@ mod tests {
         }
         let failed_since =
             DiskFacts { snapshot: Some(Snapshot { ended: 1_500, took: 1 }), snapshot_failing: true, ..facts() };
-        assert_eq!(failed_since.judge(SINCE, None, false), Disk::Holds, "the file of the one before is there");
+        assert_eq!(
+            failed_since.judge(SINCE, None, false),
+            Disk::Unsure("its last snapshot failed"),
+            "the time that it took is that of the one that failed"
+        );
+        let timeless = DiskFacts { clock: None, snapshot: Some(Snapshot { ended: 1_500, took: 1 }), ..facts() };
+        assert_eq!(timeless.judge(SINCE, None, true), Disk::Unsure("it does not tell its time"));
     }
 
     #[test]
