@@ -137,6 +137,8 @@ async fn a_move_that_is_taken_back_while_a_pass_waits_for_it_hides_no_key() {
         "{proof:?}"
     );
     held.release().await;
+    cluster.import_slot(moving, to, from).await;
+    cluster.take_back_slot(moving, to, from).await;
     bench.assert_no_mark().await;
 }
 
