@@ -105,6 +105,14 @@ async fn keys_that_lie_where_nobody_looks_keep_a_run_from_its_mark(#[case] besid
     expected.assert_migrated(&bench).await;
 }
 
+/// How often a node was asked for the topology.
+async fn times_asked(cluster: &Cluster, node: usize) -> u64 {
+    let mut connection = cluster.connection(node).await;
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO");
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_cluster|nodes:calls="));
+    calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
 /// The one to whom a slot was half-moved has been looked at when the move is taken back: nothing tells of it any more.
 #[tokio::test]
 async fn a_move_that_is_taken_back_while_a_pass_waits_for_it_hides_no_key() {
@@ -125,6 +133,9 @@ async fn a_move_that_is_taken_back_while_a_pass_waits_for_it_hides_no_key() {
     let taking_back = async {
         let all_others = |seen: &Progress| seen.processed >= expected.sources() - hidden;
         progress.wait_for(|seen| seen.as_ref().is_some_and(all_others)).await.expect("progress");
+        // The looks are over when the topology has been asked for several times more: only this slot is waited for.
+        let before = times_asked(&cluster, to).await;
+        eventually_true(STARTUP, "the pass waits", async || times_asked(&cluster, to).await > before + 4).await;
         for node in [to, from] {
             cluster.stabilize_slot(moving, node).await;
         }
