@@ -602,9 +602,9 @@ async fn waiting_survives_a_redis_that_is_down_and_that_starts_again() {
     server.kill();
     let line = command_line(&redis);
     line.run(&["init", "--current"]).await.assert_code(3);
-    let waiting = line.start(&["init", "--current", "--wait", "80s"]);
+    let waiting = line.start(&["init", "--current", "--wait", "4m"]);
     let says = async |text: &str| {
-        eventually_true(Duration::from_secs(40), "it says what it waits for", async || waiting.log().contains(text))
+        eventually_true(Duration::from_secs(60), "it says what it waits for", async || waiting.log().contains(text))
             .await;
     };
     says("can't be reached").await;
@@ -613,7 +613,8 @@ async fn waiting_survives_a_redis_that_is_down_and_that_starts_again() {
     // Once more, now with a connection that breaks.
     let before = waiting.log().matches("can't be reached").count();
     server.kill();
-    eventually_true(Duration::from_secs(40), "it notices", async || {
+    // A command is tried again for half a minute before a look gives up.
+    eventually_true(Duration::from_secs(90), "it notices", async || {
         waiting.log().matches("can't be reached").count() > before
     })
     .await;
