@@ -56,6 +56,7 @@ step_documentation() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps -
 step_tests() {
   tests/kubernetes/build.sh >/dev/null
   cargo nextest run --locked --no-run
+  cargo build --locked --example lab
   start_control_plane
   # A snapshot that differs or is missing fails, and nothing is written.
   INSTA_UPDATE=no cargo nextest run --locked
