@@ -14,6 +14,7 @@ cd "$root"
 steps=(format lint clippy dependencies documentation tests chart e2e speed)
 table=()
 servers=''
+beside=''
 
 die() {
   printf 'run: error: %s\n' "$*" >&2
@@ -90,6 +91,61 @@ step_e2e() { tests/e2e/run.sh; }
 
 step_speed() { tests/bench/run.sh --check; }
 
+# The chart's checks, and then the compiler for the speed check, run beside the end-to-end test, which mostly waits and
+# measures nothing. What they print follows when both have ended.
+start_beside() {
+  beside_output=$(mktemp "${TMPDIR:-/tmp}/outpost-chart.XXXXXX")
+  # A process group of its own, to be ended whole.
+  set -m
+  (
+    set +m
+    step_chart
+    printf '%s\n' "$SECONDS" >"$beside_output.end"
+    ! wants speed || tests/bench/run.sh --build
+  ) >"$beside_output" 2>&1 </dev/null &
+  beside=$!
+  set +m
+  beside_start=$SECONDS
+}
+
+finish_beside() {
+  local status=0
+  printf '\n== chart (beside e2e)\n'
+  table+=('chart failed')
+  wait "$beside" || status=$?
+  beside=''
+  cat "$beside_output"
+  [[ ! -e $beside_output.end ]] || table[-1]="chart $(($(cat "$beside_output.end") - beside_start))"
+  rm -f "$beside_output" "$beside_output.end"
+  return "$status"
+}
+
+# Where another step failed meanwhile.
+stop_beside() {
+  [[ -n $beside ]] || return 0
+  kill -- "-$beside" 2>/dev/null || true
+  wait "$beside" || true
+  cat "$beside_output"
+  rm -f "$beside_output" "$beside_output.end"
+  beside=''
+}
+
+# Whether this run has the step.
+wants() { [[ " ${steps[*]} " == *" $1 "* ]]; }
+
+run_all() {
+  local step
+  run install prepare
+  for step in "${steps[@]}"; do
+    if [[ $step == chart ]] && wants e2e; then
+      start_beside
+    else
+      run "$step" "step_$step"
+    fi
+    [[ $step != e2e || -z $beside ]] || finish_beside
+  done
+}
+
 # Runs a step and notes how long it took.
 run() {
   local name=$1 start=$SECONDS
@@ -103,6 +159,7 @@ summary() {
   local status=$? row
   trap - EXIT
   stop_control_plane
+  stop_beside
   printf '\n%-16s %s\n' step seconds
   for row in "${table[@]}"; do printf '%-16s %7s\n' "${row% *}" "${row##* }"; done
   printf '%-16s %7s\n' 'all' "$SECONDS"
@@ -111,15 +168,13 @@ summary() {
 }
 
 main() {
-  local step
   parse_arguments "$@"
   junit=${CARGO_TARGET_DIR:-target}/nextest/default/junit.xml
   rm -f "$junit"
   trap summary EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  run install prepare
-  for step in "${steps[@]}"; do run "$step" "step_$step"; done
+  run_all
 }
 
 main "$@"

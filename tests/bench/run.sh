@@ -3,6 +3,7 @@
 #
 # Usage: tests/bench/run.sh [--entries 100k|1m|10m] [--rounds N] [--only PART…] [--json FILE]
 #        tests/bench/run.sh --check      fails if a share of the limit is below its floor (a minute, once built)
+#        tests/bench/run.sh --build      builds it, and runs nothing
 #        tests/bench/run.sh --pure       micro-benchmarks of what needs no Redis
 set -euo pipefail
 
@@ -25,6 +26,7 @@ rustup target list --installed | grep -qx "$target" || rustup target add "$targe
 export CC_x86_64_unknown_linux_musl=musl-gcc
 # Built first, so that no compiler runs beside what is measured.
 cargo bench --quiet --locked --target "$target" --bench shares --no-run
+[ "${1-}" != --build ] || exit 0
 words=()
 while [ $# -gt 0 ]; do
   words+=("$1")
