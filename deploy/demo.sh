@@ -107,7 +107,12 @@ install_operator() {
     --dry-run=client -o yaml | kubectl apply -f -
   kubectl apply -f "$root/crds/redismigrations.yaml"
   kubectl apply -n "$namespace" -f "$root/deploy/rbac.yaml"
-  kubectl wait --for=condition=Established --timeout=30s crd/redismigrations.migrate.outpost.dev
+  # It fails, rather than waits, where there are no conditions yet.
+  local tries=20
+  until kubectl wait --for=condition=Established --timeout=30s crd/redismigrations.migrate.outpost.dev 2>/dev/null; do
+    ((tries-- > 0)) || die 'the resource definition is not established'
+    sleep 0.5
+  done
 }
 
 # A kubeconfig with nothing but the operator's own rights.

@@ -8,6 +8,7 @@ pub mod allowed_hosts;
 pub mod conditions;
 pub mod crd;
 mod duration;
+pub mod reading;
 pub mod redis_target;
 pub mod rejected;
 pub mod request;

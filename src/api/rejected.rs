@@ -4,6 +4,8 @@
 
 use super::conditions::Reason;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Why no request can be made of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
@@ -18,6 +20,25 @@ pub enum Rejected {
         name: String,
         /// The names that would do.
         known: Vec<&'static str>,
+    },
+    /// A field holds what this version does not know.
+    #[error(
+        "{field}: {problem}. This is version {VERSION} of the operator; upgrade it, or write a value that it knows"
+    )]
+    Undecodable {
+        /// Path of the field.
+        field: String,
+        /// What the decoder says.
+        problem: String,
+    },
+    /// A newer operator worked on it.
+    #[error(
+        "{field} was written by a newer operator; this is version {VERSION}, which leaves the resource alone. Upgrade \
+         the operator"
+    )]
+    NewerStatus {
+        /// The field by which it is known.
+        field: String,
     },
     /// A field can't be followed.
     #[error("{field}: {problem}")]
@@ -46,7 +67,8 @@ impl Rejected {
     pub fn reason(&self) -> Reason {
         match self {
             Self::UnknownMigration { .. } => Reason::UnknownMigration,
-            Self::InvalidSpec { .. } | Self::HostNotAllowed { .. } => Reason::InvalidSpec,
+            Self::NewerStatus { .. } => Reason::PlanVersionUnknown,
+            Self::Undecodable { .. } | Self::InvalidSpec { .. } | Self::HostNotAllowed { .. } => Reason::InvalidSpec,
         }
     }
 

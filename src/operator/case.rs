@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::{Api, ResourceExt as _};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::DynamicObject;
+use kube::{Api, Resource as _, ResourceExt as _};
 
 use crate::api::conditions::{Reason, Standing as Readiness};
 use crate::api::request::MigrationRequest;
@@ -24,9 +27,13 @@ use crate::operator::worker::{Hold, Report, Worker};
 /// One resource as it is now.
 pub(super) struct Case<'a> {
     pub(super) context: &'a Arc<Context>,
-    pub(super) api: Api<RedisMigration>,
+    pub(super) api: Api<DynamicObject>,
+    /// As it was read.
+    pub(super) object: DynamicObject,
     pub(super) resource: RedisMigration,
     pub(super) status: RedisMigrationStatus,
+    /// How long this process has seen the resource as it is.
+    pub(super) unchanged_for: Duration,
 }
 
 /// What this process knows about the resource's work.
@@ -85,7 +92,7 @@ impl Case<'_> {
         let cleanup_is_consumed =
             consumed.and_then(|approval| approval.cleanup_hash.as_deref()) == Some(cleanup_hash.as_str());
         Facts {
-            last_word: last_word(&self.status),
+            last_word: last_word(&self.status.conditions),
             is_news,
             suspended: request.suspended,
             is_outdated: worker.is_some_and(|worker| chooses_otherwise(&worker.order.request, request)),
@@ -128,6 +135,11 @@ impl Case<'_> {
         by_mark.or_else(by_status).map(|at| UnixMillis(at.0.saturating_add(after)))
     }
 
+    /// The resource as events name it.
+    pub(super) fn reference(&self) -> ObjectReference {
+        self.resource.object_ref(&())
+    }
+
     pub(super) fn labels(&self) -> ResourceLabels {
         ResourceLabels::new(&self.resource.namespace().unwrap_or_default(), &self.resource.name_any())
     }
@@ -144,8 +156,8 @@ pub(super) fn hold_of(report: Option<&Report>) -> Option<&Hold> {
 }
 
 /// The reasons themselves say whether somebody has to go on.
-pub(super) fn last_word(status: &RedisMigrationStatus) -> LastWord {
-    let said = ready_reason(status);
+pub(super) fn last_word(conditions: &[Condition]) -> LastWord {
+    let said = ready_reason(conditions);
     match Reason::ALL.into_iter().find(|reason| said.as_deref() == Some(reason.to_string().as_str())) {
         None => LastWord::Open,
         Some(Reason::Soaking) => LastWord::Soaking,
@@ -163,7 +175,7 @@ pub(super) fn last_word(status: &RedisMigrationStatus) -> LastWord {
 pub(super) fn stalled_until(status: &RedisMigrationStatus) -> Option<Instant> {
     let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled")?;
     let reason = Reason::ALL.into_iter().find(|reason| stalled.reason == reason.to_string())?;
-    if matches!(reason, Reason::InvalidSpec | Reason::UnknownMigration) {
+    if matches!(reason, Reason::InvalidSpec | Reason::UnknownMigration | Reason::PlanVersionUnknown) {
         return None;
     }
     let pause = i64::try_from(words::retry_after(reason).as_millis()).unwrap_or(i64::MAX);
@@ -175,8 +187,8 @@ pub(super) fn until(at: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(at.0.saturating_sub(now().0)).unwrap_or(0))
 }
 
-pub(super) fn ready_reason(status: &RedisMigrationStatus) -> Option<String> {
-    status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone())
+pub(super) fn ready_reason(conditions: &[Condition]) -> Option<String> {
+    conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone())
 }
 
 /// Whether work under way goes by choices that the spec does not make any more. Limits are told to it as it goes.

@@ -1,9 +1,9 @@
 //! Who works on what in this process.
 //!
-//! Owns one place per resource: its worker, and when the next attempt is due. Places of resources that
-//! no longer exist are cleared, which stops their work.
+//! Owns one place per resource that exists: its worker, and when the next attempt is due. A resource that is gone
+//! loses its place, which stops its work; none can be begun for it any more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub struct Place {
     pub tried: Option<Asked>,
     /// When progress was last written.
     pub progress_written: Option<Instant>,
+    /// The version in which the resource was last read, and when it was first read in this version.
+    pub read: Option<(String, Instant)>,
 }
 
 impl Place {
@@ -53,9 +55,35 @@ impl Place {
 pub struct Desk(Mutex<HashMap<String, Place>>);
 
 impl Desk {
-    /// Looks at, or changes, one resource's place.
+    /// A resource exists: from now on it has a place.
+    pub fn admit(&self, uid: &str) {
+        self.places().entry(uid.to_owned()).or_default();
+    }
+
+    /// A resource is gone: its work is stopped.
+    pub fn dismiss(&self, uid: &str) {
+        if let Some(Place { worker: Some(worker), .. }) = self.places().remove(uid) {
+            worker.stop();
+        }
+    }
+
+    /// Looks at, or changes, one resource's place. One that is gone has an empty place, and nothing stays there.
     pub fn at<T>(&self, uid: &str, look: impl FnOnce(&mut Place) -> T) -> T {
-        look(self.places().entry(uid.to_owned()).or_default())
+        match self.places().get_mut(uid) {
+            Some(place) => look(place),
+            None => look(&mut Place::default()),
+        }
+    }
+
+    /// Starts a worker, unless the resource is gone.
+    pub fn begin(&self, uid: &str, asked: Asked, start: impl FnOnce() -> Worker) {
+        // Under the lock, so that whoever dismisses the resource finds the worker.
+        if let Some(place) = self.places().get_mut(uid) {
+            place.worker = Some(Arc::new(start()));
+            place.rest_until = None;
+            place.tried = Some(asked);
+            place.progress_written = None;
+        }
     }
 
     /// The attempt ended; another is due after `pause`.
@@ -66,20 +94,18 @@ impl Desk {
         });
     }
 
-    /// Stops the work of every resource that is not among the living; gives their UIDs.
-    pub fn keep_only(&self, living: &HashSet<String>) -> Vec<String> {
-        let mut gone = Vec::new();
-        self.places().retain(|uid, place| {
-            let keep = living.contains(uid);
-            if !keep {
-                if let Some(worker) = &place.worker {
-                    worker.stop();
+    /// How long this process has seen a resource in this version, by its own clock.
+    pub fn unchanged_for(&self, uid: &str, version: &str) -> Duration {
+        self.at(uid, |place| {
+            let now = Instant::now();
+            match &place.read {
+                Some((read, since)) if read == version => now.duration_since(*since),
+                Some(_) | None => {
+                    place.read = Some((version.to_owned(), now));
+                    Duration::ZERO
                 }
-                gone.push(uid.clone());
             }
-            keep
-        });
-        gone
+        })
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<String, Place>> {

@@ -1,11 +1,10 @@
 //! Events that `kubectl describe` shows: one for each transition that was won.
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Client, Resource as _};
 
 use crate::api::conditions::{Reason, Verdict};
-use crate::api::v1alpha1::RedisMigration;
 
 /// Publishes events; the same one again only counts up.
 pub struct Events(Recorder);
@@ -24,7 +23,7 @@ impl Events {
     }
 
     /// A transition of a resource. An event that can't be published is lost: status has it all.
-    pub async fn transition(&self, resource: &RedisMigration, verdict: &Verdict) {
+    pub async fn transition(&self, resource: &ObjectReference, verdict: &Verdict) {
         // A milestone that holds no longer is told by the reason.
         let milestone = verdict.records.iter().rfind(|record| record.holds);
         if milestone.is_none() && matches!(verdict.reason, Reason::Progressing | Reason::TargetReached) {
@@ -39,8 +38,7 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        let reference: ObjectReference = resource.object_ref(&());
-        if let Err(error) = self.0.publish(&event, &reference).await {
+        if let Err(error) = self.0.publish(&event, resource).await {
             tracing::debug!(%error, "event not published");
         }
     }

@@ -37,8 +37,8 @@ impl Case<'_> {
     ) -> Result<Action, ReconcileError> {
         let now = now();
         match (decision, report) {
-            (Decision::Follow, Report::Working(step, _, Some(progress))) => {
-                self.follow(request, worker, *step, progress).await
+            (Decision::Follow, Report::Working(step, _, progress)) => {
+                self.follow(request, worker, *step, progress.as_ref()).await
             }
             (_, Report::Held(_)) if is_outdated(&worker.order.request, request) => {
                 worker.command(Command::End);
@@ -75,7 +75,7 @@ impl Case<'_> {
                 if !self.write_as_holder(request, worker, next, &verdict).await? {
                     return Ok(Action::await_change());
                 }
-                self.context.events.transition(&self.resource, &verdict).await;
+                self.context.events.transition(&self.reference(), &verdict).await;
                 Ok(Action::requeue(Duration::from_millis(10)))
             }
             (Decision::Stamp, Report::Held(_)) => {
@@ -107,9 +107,11 @@ impl Case<'_> {
         request: &MigrationRequest,
         worker: &Worker,
         step: Step,
-        progress: &Progress,
+        progress: Option<&Progress>,
     ) -> Result<Action, ReconcileError> {
-        self.context.metrics.progress(&self.labels(), progress);
+        if let Some(progress) = progress {
+            self.context.metrics.progress(&self.labels(), progress);
+        }
         let due = self.context.desk.at(&request.uid, |place| {
             let due = place.progress_written.is_none_or(|at| at.elapsed() >= PROGRESS_PAUSE);
             if due {
@@ -119,9 +121,12 @@ impl Case<'_> {
         });
         if due {
             let mut next = self.status.clone();
-            next.progress = Some(progress.clone().into());
-            let verdict = words::under_way(step, progress);
-            if self.write_as_holder(request, worker, next, &verdict).await? && progress.held.is_some() {
+            if let Some(progress) = progress {
+                next.progress = Some(progress.clone().into());
+            }
+            let verdict = progress.map_or_else(|| words::beginning(step), |progress| words::under_way(step, progress));
+            let is_held = progress.is_some_and(|progress| progress.held.is_some());
+            if self.write_as_holder(request, worker, next, &verdict).await? && is_held {
                 self.tell(&verdict).await;
             }
         }
@@ -227,7 +232,7 @@ impl Case<'_> {
             next.enter(phase, verdict.message.clone(), now);
         }
         if self.write_as_holder(request, worker, next, &verdict).await? {
-            self.context.events.transition(&self.resource, &verdict).await;
+            self.context.events.transition(&self.reference(), &verdict).await;
             worker.command(Command::Recorded);
         }
         Ok(Action::await_change())

@@ -77,6 +77,7 @@ pub struct Metrics {
     reason: Family<ReasonLabels, Gauge>,
     processed: Family<StepLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
+    kept_to_itself: Family<FailureLabels, Counter>,
     lock_held: Family<ResourceLabels, Gauge>,
     plan_size: Family<ResourceLabels, Gauge>,
     reconciles: Histogram,
@@ -93,6 +94,7 @@ impl Metrics {
             reason: Family::default(),
             processed: Family::default(),
             failures: Family::default(),
+            kept_to_itself: Family::default(),
             lock_held: Family::default(),
             plan_size: Family::default(),
             reconciles: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
@@ -103,6 +105,11 @@ impl Metrics {
         registry.register("reason", "Reason of a RedisMigration's Ready condition: 1", metrics.reason.clone());
         registry.register("entries_processed", "Source entries dealt with, by step", metrics.processed.clone());
         registry.register("failures", "Attempts that ended without being done, by reason", metrics.failures.clone());
+        registry.register(
+            "standby_failures",
+            "Attempts of this replica to get the lock that failed while another replica worked, by reason",
+            metrics.kept_to_itself.clone(),
+        );
         registry.register(
             "lock_held",
             "Whether this replica holds the resource's Redis lock",
@@ -122,7 +129,9 @@ impl Metrics {
         );
         // From zero on, or the first failure would be no increase.
         for reason in Reason::ALL.into_iter().filter(|reason| reason.is_trouble()) {
-            metrics.failures.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc_by(0);
+            for family in [&metrics.failures, &metrics.kept_to_itself] {
+                family.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc_by(0);
+            }
         }
         Self { registry, ..metrics }
     }
@@ -171,6 +180,11 @@ impl Metrics {
         if reason.is_trouble() {
             self.failures.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc();
         }
+    }
+
+    /// This replica could not get the lock, and left status to the one that works.
+    pub fn kept_to_itself(&self, reason: Reason) {
+        self.kept_to_itself.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc();
     }
 
     /// This replica has, or has no longer, the resource's lock.

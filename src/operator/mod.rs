@@ -15,41 +15,34 @@ pub mod reconcile;
 pub mod secrets;
 pub mod settings;
 mod status;
+mod unfollowed;
+mod watches;
 pub mod words;
 pub mod worker;
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::channel::mpsc::unbounded;
 use futures::future::join_all;
-use futures::{Stream, StreamExt};
-use kube::runtime::controller::Controller;
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::Client;
 use thiserror::Error;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::v1alpha1::RedisMigration;
 use crate::operator::desk::Desk;
 use crate::operator::events::Events;
 use crate::operator::health::Health;
-use crate::operator::metrics::{Metrics, ResourceLabels};
+use crate::operator::metrics::Metrics;
 use crate::operator::settings::Settings;
+use crate::operator::watches::Wake;
 
 /// How long workers have to finish their batch and give their locks back.
 const FAREWELL: Duration = Duration::from_secs(7);
 
 /// How long reconciles under way have to end.
 const LAST_RECONCILES: Duration = Duration::from_secs(2);
-
-/// How often work of resources that are gone is looked for.
-const SWEEP: Duration = Duration::from_secs(2);
 
 /// What every reconcile shares.
 pub struct Context {
@@ -58,7 +51,9 @@ pub struct Context {
     desk: Desk,
     metrics: Arc<Metrics>,
     events: Events,
-    wake: UnboundedSender<ObjectRef<RedisMigration>>,
+    wake: Wake,
+    /// Whether some watch has listed its resources.
+    listed: Arc<AtomicBool>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -103,11 +98,11 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
         desk: Desk::default(),
         metrics: Arc::clone(&health.metrics),
         wake,
+        listed: Arc::clone(&health.ready),
         shutdown: shutdown.clone(),
         tasks: TaskTracker::new(),
     });
-    let (controllers, stores) = controllers(&context, woken);
-    let sweep = tokio::spawn(sweep(Arc::clone(&context), stores, Arc::clone(&health.ready)));
+    let controllers = watches::controllers(&context, woken);
     let probes = tokio::spawn(health::serve(listener, health, shutdown.clone()));
     tracing::info!(%address, holder = %context.settings.holder, "operator started");
     let running = join_all(controllers);
@@ -123,103 +118,7 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     if tokio::time::timeout(FAREWELL, context.tasks.wait()).await.is_err() {
         tracing::warn!("some work did not end in time; its locks end by themselves");
     }
-    sweep.abort();
     probes.abort();
     tracing::info!("operator ended");
     Ok(())
-}
-
-/// The resources of one watch, and whether they were listed once.
-#[derive(Clone)]
-struct Watched {
-    store: Store<RedisMigration>,
-    listed: watch::Receiver<bool>,
-}
-
-/// One controller for each watched namespace, or one for all.
-fn controllers(
-    context: &Arc<Context>,
-    woken: impl Stream<Item = ObjectRef<RedisMigration>> + Send + 'static,
-) -> (Vec<impl Future<Output = ()>>, Vec<Watched>) {
-    let namespaces = &context.settings.namespaces;
-    let apis: Vec<Api<RedisMigration>> = if namespaces.is_empty() {
-        vec![Api::all(context.client.clone())]
-    } else {
-        namespaces.iter().map(|namespace| Api::namespaced(context.client.clone(), namespace)).collect()
-    };
-    let mut wakes = Vec::new();
-    let mut watched = Vec::new();
-    let mut running = Vec::new();
-    for api in apis {
-        let (sender, receiver) = unbounded();
-        wakes.push(sender);
-        let stop = context.shutdown.clone();
-        let (store, writer) = reflector::store();
-        let (listing, listed) = watch::channel(false);
-        // Not `Store::wait_until_ready`: it wakes one waiter only, and the controller is one already.
-        let resources = watcher(api, watcher::Config::default())
-            .reflect(writer)
-            .inspect(move |event| {
-                if matches!(event, Ok(watcher::Event::InitDone)) {
-                    listing.send_replace(true);
-                }
-            })
-            .applied_objects();
-        let controller = Controller::for_stream(resources, store.clone())
-            .reconcile_on(receiver)
-            .graceful_shutdown_on(async move { stop.cancelled().await });
-        watched.push(Watched { store, listed });
-        let context = Arc::clone(context);
-        running.push(controller.run(reconcile::reconcile, reconcile::on_error, context).for_each(|result| async {
-            if let Err(error) = result {
-                tracing::warn!(%error, "watch; are the resource definition and the rights installed?");
-            }
-        }));
-    }
-    context.tasks.spawn(forward(woken, wakes, watched.clone(), context.shutdown.clone()));
-    (running, watched)
-}
-
-/// Hands each wake to the controller that knows the resource.
-async fn forward(
-    woken: impl Stream<Item = ObjectRef<RedisMigration>>,
-    wakes: Vec<UnboundedSender<ObjectRef<RedisMigration>>>,
-    watched: Vec<Watched>,
-    shutdown: CancellationToken,
-) {
-    let mut woken = std::pin::pin!(woken.take_until(shutdown.cancelled_owned()));
-    while let Some(reference) = woken.next().await {
-        for (wake, watched) in wakes.iter().zip(&watched) {
-            if watched.store.get(&reference).is_some() {
-                let _ = wake.unbounded_send(reference.clone());
-            }
-        }
-    }
-}
-
-/// Without a finalizer nobody tells us that a resource is gone: its work is stopped once it is missed.
-async fn sweep(context: Arc<Context>, mut watched: Vec<Watched>, ready: Arc<AtomicBool>) {
-    for one in &mut watched {
-        if one.listed.wait_for(|listed| *listed).await.is_err() {
-            return;
-        }
-    }
-    ready.store(true, Ordering::Relaxed);
-    let mut known: HashSet<(String, String, String)> = HashSet::new();
-    let mut tick = tokio::time::interval(SWEEP);
-    loop {
-        tick.tick().await;
-        let living: HashSet<(String, String, String)> = watched
-            .iter()
-            .flat_map(|one| one.store.state())
-            .filter_map(|resource| {
-                Some((resource.uid()?, resource.namespace().unwrap_or_default(), resource.name_any()))
-            })
-            .collect();
-        for (_, namespace, name) in known.difference(&living) {
-            context.metrics.forget(&ResourceLabels::new(namespace, name));
-        }
-        context.desk.keep_only(&living.iter().map(|(uid, _, _)| uid.clone()).collect());
-        known = living;
-    }
 }

@@ -6,18 +6,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use crate::api::conditions::Verdict;
+use crate::api::reading::{self, Reading};
 use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::RedisMigration;
-use crate::model::plan::PLAN_VERSION;
 use crate::model::time::UnixMillis;
 use crate::operator::Context;
 use crate::operator::case::{Case, Observed, ready_reason, until};
 use crate::operator::decide::{Decision, LastWord, decide};
+use crate::operator::unfollowed::Unfollowed;
+use crate::operator::watches::Watched;
 use crate::operator::worker::{Order, Report, Worker};
 
 /// So much later than due, that it surely is due then.
@@ -51,7 +53,7 @@ impl ReconcileError {
 ///
 /// # Errors
 /// When the API server does not answer.
-pub async fn reconcile(object: Arc<RedisMigration>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+pub async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let began = Instant::now();
     let result = tokio::time::timeout(PATIENCE, Box::pin(look(&object, &context))).await;
     context.metrics.reconciled(began.elapsed());
@@ -60,7 +62,7 @@ pub async fn reconcile(object: Arc<RedisMigration>, context: Arc<Context>) -> Re
 
 /// After an error: soon again.
 #[must_use]
-pub fn on_error(_object: Arc<RedisMigration>, error: &ReconcileError, _context: Arc<Context>) -> Action {
+pub fn on_error(_object: Arc<Watched>, error: &ReconcileError, _context: Arc<Context>) -> Action {
     if error.is_conflict() {
         return Action::requeue(Duration::from_millis(100));
     }
@@ -68,29 +70,37 @@ pub fn on_error(_object: Arc<RedisMigration>, error: &ReconcileError, _context: 
     Action::requeue(Duration::from_secs(2))
 }
 
-async fn look(object: &RedisMigration, context: &Arc<Context>) -> Result<Action, ReconcileError> {
-    let namespace = object.namespace().unwrap_or_default();
-    let api: Api<RedisMigration> = Api::namespaced(context.client.clone(), &namespace);
-    let Some(resource) = api.get_opt(&object.name_any()).await? else { return Ok(Action::await_change()) };
-    let status = resource.status.clone().unwrap_or_default();
-    if status.plan.as_ref().is_some_and(|plan| plan.plan_version > plan_version()) {
-        tracing::info!(resource = %resource.name_any(), "made by a newer operator; left alone");
-        return Ok(Action::await_change());
-    }
-    let case = Case { context, api, resource, status };
-    context.metrics.stands(&case.labels(), ready_reason(&case.status).as_deref());
-    match MigrationRequest::from_resource(&case.resource, &context.settings.registry, &context.settings.allowed_hosts) {
-        Err(rejected) => case.reject(&Verdict::new(rejected.reason(), rejected.to_string())).await,
-        Ok(request) => case.proceed(&request).await,
-    }
+async fn look(watched: &Watched, context: &Arc<Context>) -> Result<Action, ReconcileError> {
+    let namespace = watched.namespace().unwrap_or_default();
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &resource_type());
+    let Some(object) = api.get_opt(&watched.name_any()).await? else { return Ok(Action::await_change()) };
+    let version = object.resource_version().unwrap_or_default();
+    let unchanged_for = context.desk.unchanged_for(&object.uid().unwrap_or_default(), &version);
+    let rejected = match reading::read(&object) {
+        Reading::Whole(resource) => {
+            let settings = &context.settings;
+            match MigrationRequest::from_resource(&resource, &settings.registry, &settings.allowed_hosts) {
+                Ok(request) => {
+                    let status = resource.status.clone().unwrap_or_default();
+                    let case = Case { context, api, object, resource: *resource, status, unchanged_for };
+                    return case.proceed(&request).await;
+                }
+                Err(rejected) => rejected,
+            }
+        }
+        Reading::Unknown(rejected) => rejected,
+    };
+    Unfollowed { context, api, object, unchanged_for }.refuse(&rejected).await
 }
 
-fn plan_version() -> i32 {
-    i32::try_from(PLAN_VERSION).unwrap_or(i32::MAX)
+/// What the API server calls the resource.
+pub(super) fn resource_type() -> ApiResource {
+    ApiResource::erase::<RedisMigration>(&())
 }
 
 impl Case<'_> {
     async fn proceed(&self, request: &MigrationRequest) -> Result<Action, ReconcileError> {
+        self.context.metrics.stands(&self.labels(), ready_reason(&self.status.conditions).as_deref());
         let observed = self.observe(request);
         if let Some(worker) = &observed.worker {
             worker.limit(request.limits);
@@ -126,28 +136,25 @@ impl Case<'_> {
         if self.context.shutdown.is_cancelled() {
             return Action::await_change();
         }
-        let reference = ObjectRef::from_obj(&self.resource);
+        let reference = ObjectRef::new(&request.name).within(&request.namespace);
         let wake = self.context.wake.clone();
-        let worker = Worker::start(
-            self.context.client.clone(),
-            Arc::clone(&self.context.settings),
-            Order {
-                request: request.clone(),
-                asked_again: self.is_asked_again(request),
-                sources_known: self.sources_known(),
-            },
-            &self.context.shutdown,
-            &self.context.tasks,
-            move || {
-                // Nobody listens once the operator shuts down.
-                let _ = wake.unbounded_send(reference.clone());
-            },
-        );
-        self.context.desk.at(&request.uid, |place| {
-            place.worker = Some(Arc::new(worker));
-            place.rest_until = None;
-            place.tried = Some((request.generation, request.requested_at.clone()));
-            place.progress_written = None;
+        let order = Order {
+            request: request.clone(),
+            asked_again: self.is_asked_again(request),
+            sources_known: self.sources_known(),
+        };
+        self.context.desk.begin(&request.uid, (request.generation, request.requested_at.clone()), || {
+            Worker::start(
+                self.context.client.clone(),
+                Arc::clone(&self.context.settings),
+                order,
+                &self.context.shutdown,
+                &self.context.tasks,
+                move || {
+                    // Nobody listens once the operator shuts down.
+                    let _ = wake.unbounded_send(reference.clone());
+                },
+            )
         });
         Action::await_change()
     }

@@ -3,6 +3,9 @@
 //! Owns who may write: the lock's holder, as long as it surely holds it; and where nobody can have the lock,
 //! any replica, but only what every replica would write.
 
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::api::PostParams;
 use kube::runtime::controller::Action;
@@ -23,9 +26,9 @@ use crate::operator::worker::{Barrier, Worker};
 impl Case<'_> {
     /// An event and a metric, if the reason in status was another.
     pub(super) async fn tell(&self, verdict: &Verdict) {
-        if ready_reason(&self.status).as_deref() != Some(verdict.reason.to_string().as_str()) {
+        if ready_reason(&self.status.conditions).as_deref() != Some(verdict.reason.to_string().as_str()) {
             self.context.metrics.failed(verdict.reason);
-            self.context.events.transition(&self.resource, verdict).await;
+            self.context.events.transition(&self.reference(), verdict).await;
         }
     }
 
@@ -47,6 +50,7 @@ impl Case<'_> {
             }
             Barrier::Held(holder) => {
                 next.lock = Some(LockStatus {
+                    renewed_at: None,
                     holder: holder.name.clone(),
                     operation: holder.operation.clone(),
                     migration: holder.migration.clone(),
@@ -60,6 +64,12 @@ impl Case<'_> {
                 return Ok(Action::requeue(AFTER_LOSS + MARGIN));
             }
             Barrier::Secret(_) | Barrier::Stop(_) => next.lock = None,
+        }
+        if let Some(left) = self.silent_for() {
+            self.context.metrics.kept_to_itself(verdict.reason);
+            tracing::info!(resource = %request.name, reason = %verdict.reason, "this replica can't have the lock");
+            self.context.desk.rest(&request.uid, pause);
+            return Ok(Action::requeue(pause.min(left) + MARGIN));
         }
         if request.suspended {
             // Nobody looks again until it goes on, so nothing that passes by itself may stand there.
@@ -77,19 +87,19 @@ impl Case<'_> {
         Ok(Action::requeue(pause))
     }
 
-    /// The spec can't be followed: no replica could have a lock for it.
-    pub(super) async fn reject(&self, verdict: &Verdict) -> Result<Action, ReconcileError> {
-        let generation = self.resource.metadata.generation.unwrap_or_default();
-        if self.status.observed_generation == Some(generation) && ready_reason(&self.status).is_some() {
-            // Somebody has judged this spec already. Replicas that judge it differently must not take turns.
-            return Ok(Action::await_change());
+    /// For how long this replica, which has no lock, leaves status to the one that it names: until nothing has changed
+    /// for a lease. Our own clock measures it, since clocks differ.
+    fn silent_for(&self) -> Option<Duration> {
+        let settings = &self.context.settings;
+        let lock = self.status.lock.as_ref().filter(|lock| lock.holder != settings.holder)?;
+        // The lock of somebody who works on another resource, or on none.
+        let is_waited_for = ready_reason(&self.status.conditions).as_deref() == Some("LockHeld");
+        if is_waited_for {
+            return None;
         }
-        let mut next = self.status.clone();
-        next.observed_generation = Some(generation);
-        next.conditions = verdict.apply_to(&self.status.conditions, generation, now());
-        self.replace(next).await?;
-        self.tell(verdict).await;
-        Ok(Action::await_change())
+        let left = settings.lease.checked_sub(self.unchanged_for).filter(|left| !left.is_zero())?;
+        tracing::debug!(resource = %self.resource.name_any(), holder = %lock.holder, "left to the holder");
+        Some(left)
     }
 
     /// Whether it was written: not by whom the lock was lost.
@@ -101,6 +111,7 @@ impl Case<'_> {
         verdict: &Verdict,
     ) -> Result<bool, ReconcileError> {
         next.lock = Some(LockStatus {
+            renewed_at: Some(self.renewed_at()),
             holder: self.context.settings.holder.clone(),
             operation: next.progress.as_ref().map(|progress| progress.step.clone()),
             migration: Some(request.migration.name().to_owned()),
@@ -114,6 +125,17 @@ impl Case<'_> {
         });
         self.context.metrics.holds_lock(&self.labels(), worker.holds_lock());
         self.write(request, Some(worker), next, verdict).await
+    }
+
+    /// Status of a working holder changes at least every third of a lease, so that others see that it lives.
+    fn renewed_at(&self) -> Time {
+        let now = now();
+        let third = i64::try_from(self.context.settings.lease.as_millis() / 3).unwrap_or(i64::MAX);
+        let before = self.status.lock.as_ref().filter(|lock| lock.holder == self.context.settings.holder);
+        before
+            .and_then(|lock| lock.renewed_at.clone())
+            .filter(|at| (0..third).contains(&now.0.saturating_sub(at.0.as_millisecond())))
+            .unwrap_or_else(|| record::time(now))
     }
 
     /// Whether it was written: a holder that lost the lock writes nothing any more.
@@ -141,9 +163,10 @@ impl Case<'_> {
         if self.resource.status.as_ref() == Some(&next) {
             return Ok(());
         }
-        let mut resource = self.resource.clone();
-        resource.status = Some(next);
-        self.api.replace_status(&self.resource.name_any(), &PostParams::default(), &resource).await?;
+        let mut object = self.object.clone();
+        object.data["status"] = serde_json::to_value(&next).map_err(kube::Error::SerdeError)?;
+        // The answer is taken as it is: nothing of it has to be understood.
+        self.api.replace_status(&self.resource.name_any(), &PostParams::default(), &object).await?;
         Ok(())
     }
 }

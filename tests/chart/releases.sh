@@ -74,7 +74,7 @@ pods_are_taken() { python3 "$here/pods.py" "$1" | kubectl -n outpost create --dr
 check_releases() {
   local account=system:serviceaccount:outpost:first-outpost-migrate-redis version
   expect 'a first release' install outpost first
-  expect 'the definition is established' kubectl wait --for=condition=Established --timeout=30s "crd/$crd"
+  expect 'the definition is established' eventually kubectl wait --for=condition=Established --timeout=30s "crd/$crd"
   expect 'a RedisMigration is taken' sample
   expect 'its ServiceAccount updates status' can "$account" -n outpost update redismigrations.migrate.outpost.dev --subresource=status
   expect 'its ServiceAccount gets Secrets' can "$account" -n outpost get secrets

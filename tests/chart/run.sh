@@ -138,7 +138,8 @@ check_health() {
 # The API server's own description of what it takes, with our definition.
 check_schemas() {
   kubectl apply --server-side -f "$root/crds/redismigrations.yaml" >/dev/null
-  kubectl wait --for=condition=Established --timeout=30s "crd/$crd" >/dev/null
+  # It fails, rather than waits, where there are no conditions yet.
+  eventually kubectl wait --for=condition=Established --timeout=30s "crd/$crd" >/dev/null
   eventually openapi_has_ours
   kubectl get --raw /openapi/v2 >"$work/openapi.json"
   python3 "$here/schemas.py" "$work/openapi.json" "$work/schemas"

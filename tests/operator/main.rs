@@ -13,6 +13,7 @@ mod operator;
 mod credentials;
 mod faults;
 mod in_place;
+mod newer;
 mod refusals;
 mod standing;
 mod status;

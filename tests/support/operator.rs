@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use outpost_migrate_redis::api::v1alpha1::{RedisMigration, RedisMigrationStatus};
@@ -62,7 +63,7 @@ pub async fn shared_control_plane() -> Arc<ControlPlane> {
         return running;
     }
     let fresh = match ControlPlane::of_this_run() {
-        Some(running) => with_definition(running),
+        Some(running) => with_definition(running).await,
         None => control_plane(ControlPlaneOptions::default()).await,
     };
     *shared = Arc::downgrade(&fresh);
@@ -71,17 +72,23 @@ pub async fn shared_control_plane() -> Arc<ControlPlane> {
 
 /// A control plane of its own that knows the resource.
 pub async fn control_plane(options: ControlPlaneOptions) -> Arc<ControlPlane> {
-    with_definition(ControlPlane::start(options).await)
+    with_definition(ControlPlane::start(options).await).await
 }
 
 /// Makes a control plane know the resource; does nothing where it does.
-fn with_definition(control_plane: ControlPlane) -> Arc<ControlPlane> {
+async fn with_definition(control_plane: ControlPlane) -> Arc<ControlPlane> {
     let folder = temp_dir("definition-", None);
     let definition = folder.path().join("crd.yaml");
     fs::write(&definition, run(Command::new(BINARY).arg("crd"))).expect("crd.yaml");
     control_plane.kubectl(User::Admin, &["apply", "--server-side", "-f", &definition.display().to_string()]);
-    let name = "crd/redismigrations.migrate.outpost.dev";
-    control_plane.kubectl(User::Admin, &["wait", "--for=condition=Established", "--timeout=60s", name]);
+    // Not `kubectl wait`: it fails where there are no conditions yet.
+    let definitions: Api<CustomResourceDefinition> = Api::all(control_plane.client(User::Admin).await);
+    eventually_true(STARTUP, "the definition is established", async || {
+        let definition = definitions.get("redismigrations.migrate.outpost.dev").await.expect("the definition");
+        let conditions = definition.status.and_then(|status| status.conditions).unwrap_or_default();
+        conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    })
+    .await;
     Arc::new(control_plane)
 }
 
@@ -166,6 +173,12 @@ impl Site {
 
     /// Creates a resource, or says why not.
     pub async fn try_create(&self, name: &str, spec: Value) -> Result<RedisMigration, String> {
+        self.apply(name, spec)?;
+        Ok(self.resources.get(name).await.expect("the resource that was created"))
+    }
+
+    /// The same for a resource that our own types may not be able to read.
+    pub fn apply(&self, name: &str, spec: Value) -> Result<(), String> {
         let resource = json!({
             "apiVersion": "migrate.outpost.dev/v1alpha1",
             "kind": "RedisMigration",
@@ -185,7 +198,7 @@ impl Site {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        Ok(self.resources.get(name).await.expect("the resource that was created"))
+        Ok(())
     }
 
     /// Changes the spec.

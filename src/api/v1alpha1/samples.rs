@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Whether key names may appear in status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(try_from = "Written")]
 pub enum Samples {
     /// Up to ten examples of each kind are named.
     #[default]
@@ -32,20 +32,21 @@ impl Samples {
 #[serde(untagged)]
 enum Written {
     Boolean(bool),
-    Word(Word),
+    Word(String),
 }
 
-#[derive(Deserialize)]
-enum Word {
-    On,
-    Off,
-}
+impl TryFrom<Written> for Samples {
+    type Error = String;
 
-impl From<Written> for Samples {
-    fn from(written: Written) -> Self {
+    fn try_from(written: Written) -> Result<Self, String> {
         match written {
-            Written::Boolean(true) | Written::Word(Word::On) => Self::On,
-            Written::Boolean(false) | Written::Word(Word::Off) => Self::Off,
+            Written::Boolean(true) => Ok(Self::On),
+            Written::Boolean(false) => Ok(Self::Off),
+            Written::Word(word) => match word.as_str() {
+                "On" => Ok(Self::On),
+                "Off" => Ok(Self::Off),
+                other => Err(format!("unknown variant `{other}`, expected `On` or `Off`")),
+            },
         }
     }
 }

@@ -271,6 +271,9 @@ pub struct LockStatus {
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// When the holder last showed here that it is at work, at least every third of the lock's life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewed_at: Option<Time>,
 }
 
 /// Approvals that were consumed.

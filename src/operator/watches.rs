@@ -1,0 +1,158 @@
+//! The watches: one for each namespace served, or one for all.
+//!
+//! Owns who is known to exist, and what follows when a resource is gone. A watch sees metadata only, so that no
+//! content can keep it from going on; content is read when a resource is reconciled. Each watch stands for itself: a
+//! namespace that can't be listed holds up no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::{Stream, StreamExt};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::controller::Controller;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, ResourceExt as _};
+
+use crate::api::v1alpha1::RedisMigration;
+use crate::operator::Context;
+use crate::operator::metrics::ResourceLabels;
+use crate::operator::reconcile;
+
+/// What is watched of a resource.
+pub(super) type Watched = PartialObjectMeta<RedisMigration>;
+
+/// Whom a wake is meant for.
+pub(super) type Wake = UnboundedSender<ObjectRef<Watched>>;
+
+/// One controller for each namespace served; `woken` are resources that a worker reported on.
+pub(super) fn controllers(
+    context: &Arc<Context>,
+    woken: impl Stream<Item = ObjectRef<Watched>> + Send + 'static,
+) -> Vec<impl Future<Output = ()>> {
+    let mut wakes = Vec::new();
+    let mut running = Vec::new();
+    for api in apis(context) {
+        let (wake, woken) = unbounded();
+        let (store, writer) = reflector::store();
+        let mut population = Population::new(Arc::clone(context));
+        let resources = watcher(api, watcher::Config::default())
+            .modify(forget_what_nobody_reads)
+            .reflect(writer)
+            .inspect(move |event| {
+                if let Ok(event) = event {
+                    population.follow(event);
+                }
+            })
+            .applied_objects();
+
+        let stop = context.shutdown.clone();
+        let controller = Controller::for_stream(resources, store.clone())
+            .reconcile_on(woken)
+            .graceful_shutdown_on(async move { stop.cancelled().await })
+            .run(reconcile::reconcile, reconcile::on_error, Arc::clone(context));
+        wakes.push((wake, store));
+        running.push(controller.for_each(|result| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "watch; are the resource definition and the rights installed?");
+            }
+            ready(())
+        }));
+    }
+    context.tasks.spawn(forward(woken.take_until(context.shutdown.clone().cancelled_owned()), wakes));
+    running
+}
+
+fn apis(context: &Context) -> Vec<Api<Watched>> {
+    // A namespace that is named twice is watched once.
+    let namespaces: BTreeSet<&String> = context.settings.namespaces.iter().collect();
+    if namespaces.is_empty() {
+        return vec![Api::all(context.client.clone())];
+    }
+    namespaces.into_iter().map(|namespace| Api::namespaced(context.client.clone(), namespace)).collect()
+}
+
+/// The API server sends more metadata than names and versions, and all of it would stay in memory.
+fn forget_what_nobody_reads(resource: &mut Watched) {
+    resource.metadata.managed_fields = None;
+    resource.metadata.annotations = None;
+    resource.metadata.labels = None;
+}
+
+/// Hands each wake to the controller that knows the resource.
+async fn forward(woken: impl Stream<Item = ObjectRef<Watched>>, wakes: Vec<(Wake, Store<Watched>)>) {
+    let mut woken = std::pin::pin!(woken);
+    while let Some(reference) = woken.next().await {
+        for (wake, store) in &wakes {
+            if store.get(&reference).is_some() {
+                let _ = wake.unbounded_send(reference.clone());
+            }
+        }
+    }
+}
+
+/// The resources that one watch knows, by UID.
+struct Population {
+    context: Arc<Context>,
+    living: BTreeMap<String, ResourceLabels>,
+    /// While everything is listed anew: who has been listed so far.
+    listed: BTreeMap<String, ResourceLabels>,
+}
+
+impl Population {
+    fn new(context: Arc<Context>) -> Self {
+        Self { context, living: BTreeMap::new(), listed: BTreeMap::new() }
+    }
+
+    fn follow(&mut self, event: &Event<Watched>) {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(resource) => {
+                if let Some((uid, labels)) = identity(resource) {
+                    self.context.desk.admit(&uid);
+                    self.listed.insert(uid, labels);
+                }
+            }
+            Event::InitDone => {
+                let before = mem::replace(&mut self.living, mem::take(&mut self.listed));
+                for (uid, labels) in before {
+                    if !self.living.contains_key(&uid) {
+                        self.dismiss(&uid, &labels);
+                    }
+                }
+                self.context.listed.store(true, Ordering::Relaxed);
+            }
+            Event::Apply(resource) => {
+                if let Some((uid, labels)) = identity(resource) {
+                    self.context.desk.admit(&uid);
+                    self.living.insert(uid, labels);
+                }
+            }
+            // Without a finalizer nobody waits for us: the work is stopped as soon as this is heard.
+            Event::Delete(resource) => {
+                if let Some((uid, labels)) = identity(resource) {
+                    self.living.remove(&uid);
+                    self.dismiss(&uid, &labels);
+                }
+            }
+        }
+    }
+
+    fn dismiss(&self, uid: &str, labels: &ResourceLabels) {
+        self.context.desk.dismiss(uid);
+        // One that was made anew under the same name goes on being told of.
+        if !self.living.values().any(|living| living == labels) {
+            self.context.metrics.forget(labels);
+        }
+    }
+}
+
+fn identity(resource: &Watched) -> Option<(String, ResourceLabels)> {
+    let labels = ResourceLabels::new(&resource.namespace().unwrap_or_default(), &resource.name_any());
+    Some((resource.uid()?, labels))
+}
