@@ -219,7 +219,7 @@ fn text(name: &str, report: &CleanupReport, unmigrated: Option<u64>) -> String {
     let kept = [
         (report.kept_diverged, "their target is diverged (--diverged delete removes them)"),
         (report.kept_changed, "they changed meanwhile"),
-        (report.kept_as_signs, "their ids are braced, and keys lie under them"),
+        (report.kept_as_signs, "they show whose keys under a braced id are"),
         (unmigrated.unwrap_or_default(), "no rule maps them"),
     ];
     let rows: Vec<Vec<String>> = kept
