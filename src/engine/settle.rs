@@ -89,7 +89,7 @@ impl Settler<'_> {
         for left in self.settle_supposed(sources, order, &mut report).await? {
             supposition.leave(left);
         }
-        self.settle_read(supposition.rest().await?, order, &mut report).await?;
+        self.settle_read(supposition.rest_with_lasting().await?, order, &mut report).await?;
         Ok(report)
     }
 
