@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::engine::lost_expiry;
 use outpost_migrate_redis::model::policy::Limits;
 use redis::cmd;
 
 use crate::support::command_stats::calls_at;
 use crate::support::engine::{Bench, MARK, Reins, run_on_owner};
+use crate::support::generator::now_ms;
 use crate::support::load::load;
 use crate::support::redis_client::{Endpoint, slot};
 use crate::support::redis_cluster::Cluster;
@@ -47,6 +49,48 @@ async fn spoil_look(cluster: &Cluster, owner: usize, began: impl AsyncFn() -> bo
     for node in [owner, other] {
         cluster.stabilize_slot(moving, node).await;
     }
+}
+
+#[tokio::test]
+async fn an_expiry_that_such_a_look_put_back_is_counted() {
+    const ENTRIES: usize = 300;
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
+    let end = now_ms() + 3_600_000;
+    let deleted = || Value::hash([("deleted_at", "2026-11-01T00:00:00Z")]);
+    let sources = (0..ENTRIES).map(|number| Entry::new(format!("tenant:gone_{number}"), deleted()).expiring(end));
+    let targets = (0..ENTRIES).map(|number| Entry::new(format!("tenant:{{gone_{number}}}:tenant"), deleted()));
+    load(&bench.redis, sources.chain(targets)).await;
+    let owner = cluster.owner(slot(b"tenant:gone_0")).await;
+    let mut theirs = Vec::new();
+    for number in 0..ENTRIES {
+        if cluster.owner(slot(format!("tenant:gone_{number}").as_bytes())).await == owner {
+            theirs.push(format!("tenant:{{gone_{number}}}:tenant").into_bytes());
+        }
+    }
+
+    let put_back = async |targets: &[Bytes]| {
+        let there = snapshot(&bench.redis).await;
+        targets.iter().filter(|target| there[*target].expiry_ms == Some(end)).count()
+    };
+    let held = bench.hold().await;
+    let reins = paced(60);
+    let spoiling = async {
+        spoil_look(&cluster, owner, async || {
+            let count = put_back(&theirs).await;
+            assert!(count < theirs.len(), "the fault did not hit");
+            count > 5
+        })
+        .await;
+        reins.pace(None);
+    };
+    let putting_back = lost_expiry::put_back(&held.writer, &bench.assignment, &reins.control);
+    let (counted, ()) = tokio::join!(putting_back, spoiling);
+    held.release().await;
+
+    let all: Vec<Bytes> = (0..ENTRIES).map(|number| format!("tenant:{{gone_{number}}}:tenant").into_bytes()).collect();
+    assert_eq!(put_back(&all).await, ENTRIES);
+    assert_eq!(counted.expect("a count"), ENTRIES as u64, "each is counted once");
 }
 
 const LATER: [&str; 2] = ["002_timestamps", "003_entity"];
