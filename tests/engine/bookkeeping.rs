@@ -357,7 +357,12 @@ async fn an_expiry_that_the_earlier_tool_dropped_is_put_back_when_asked_for(#[ca
     cli.run(&["verify"]).await.expect(1).says("2 differ (1 of them only in an expiry that was dropped)");
     before.assert_same(&snapshot(&redis).await, "nothing was asked for yet");
 
-    let proven = CommandLine::at(&redis).flags(&["--output", "json"]).run(&["apply", "--yes"]).await.expect(0);
+    // Who answers yes to every question has not read what was found.
+    cli.run(&["apply", "--yes"]).await.expect(1).says("--accept-finding LostExpiry");
+    before.assert_same(&snapshot(&redis).await, "it was not accepted by name");
+
+    let json = CommandLine::at(&redis).flags(&["--output", "json"]);
+    let proven = json.run(&["apply", "--yes", "--accept-finding", "LostExpiry"]).await.expect(0);
     let expected = json!({"event": "proven", "migration": "001_hash_tags", "equal": 4, "different": 1,
         "lost_expiry": 0, "expiries_put_back": 1});
     assert_eq!(proven.event("proven"), expected);
