@@ -40,7 +40,7 @@ pub struct ApplyArgs {
     /// Apply every pending migration, in order
     #[arg(long, conflicts_with = "rerun")]
     all: bool,
-    /// Do not ask
+    /// Do not ask; what has to be accepted by name still has to be
     #[arg(long, short)]
     yes: bool,
     /// Run this applied migration again: one that changes entries in place catches up; for one that renames keys,

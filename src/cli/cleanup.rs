@@ -30,7 +30,7 @@ Examples:
 pub struct CleanupArgs {
     /// Clean up after this migration. Default: after every one that left originals
     migration: Option<String>,
-    /// Do not ask
+    /// Do not ask; what has to be accepted by name still has to be
     #[arg(long, short)]
     yes: bool,
     /// Skip the pass that compares everything first; each original is compared before it is removed all the same

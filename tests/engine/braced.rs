@@ -55,6 +55,8 @@ async fn one_tenant_gets_nothing_of_the_other(redis: &Endpoint) {
     let found = plan.seen.findings.iter().find(|it| it.code == FindingCode::BracedTenant).expect("a finding");
     assert_eq!((found.severity, found.accepted), (Severity::Error, false));
     walk(redis).await;
+    let left = Bench::new(redis).compare().await.expect("a comparison").unmigrated;
+    assert_eq!(left, plan.seen.unmigrated, "as before: cleanup makes no key a stranger");
 
     let after = Bench::new(redis).snapshot().await.0;
     for key in ["tenant:{b}", "tenant:{b}:destinations", "tenant:{b}:destination:theirs"] {
