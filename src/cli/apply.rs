@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::list::{self, Row, State};
+use crate::cli::prompt::{self, Approval};
 use crate::cli::screen::{self, counted, number, table};
 use crate::cli::session::{Acceptance, Desk, Pace, now};
-use crate::cli::{plan, progress, prompt, verify as verify_words};
+use crate::cli::{lost_expiry, plan, progress, verify as verify_words};
 use crate::engine::lock::Lease;
 use crate::engine::restore::{self, RestoreReport};
-use crate::engine::{Assignment, Stop, apply, journal, lost_expiry, survey, verify};
+use crate::engine::{Assignment, Stop, apply, journal, survey, verify};
 use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::Rule;
 use crate::model::finding::{Finding, FindingCode};
@@ -39,7 +40,7 @@ pub struct ApplyArgs {
     /// Apply every pending migration, in order
     #[arg(long, conflicts_with = "rerun")]
     all: bool,
-    /// Do not ask
+    /// Do not ask; what has to be accepted by name still has to be
     #[arg(long, short)]
     yes: bool,
     /// Run this applied migration again: one that changes entries in place catches up; for one that renames keys,
@@ -89,13 +90,6 @@ struct ProvenEvent<'a> {
 }
 
 #[derive(Serialize)]
-struct PutBackEvent<'a> {
-    event: &'static str,
-    migration: &'a str,
-    count: u64,
-}
-
-#[derive(Serialize)]
 struct RestoredEvent<'a> {
     event: &'static str,
     migration: &'a str,
@@ -110,7 +104,8 @@ pub(super) async fn run(desk: &Desk, args: &ApplyArgs) -> Result<ExitCode, Failu
     let rows = list::rows(&desk.standings(&keyspace).await?, &desk.parameters());
     let chosen = chosen(desk, &rows, args)?;
     let Some(first) = chosen.first() else { return nothing_to_apply(desk, &keyspace, &rows).await };
-    if args.rerun.is_some() && args.restore_missing.is_empty() && !puts_back_expiries(first) && is_renaming(first) {
+    if args.rerun.is_some() && args.restore_missing.is_empty() && !lost_expiry::is_accepted(first) && is_renaming(first)
+    {
         return report_missing(desk, args.pace, &keyspace, first).await;
     }
     prompt::check_answerable(args.yes)?;
@@ -172,10 +167,6 @@ async fn nothing_to_apply(desk: &Desk, keyspace: &Keyspace, rows: &[Row]) -> Res
     Ok(ExitCode::Done)
 }
 
-fn puts_back_expiries(assignment: &Assignment) -> bool {
-    assignment.terms.accepted.contains(FindingCode::LostExpiry)
-}
-
 fn is_renaming(assignment: &Assignment) -> bool {
     match assignment.migration.rule() {
         Rule::Rename(_) => true,
@@ -230,7 +221,7 @@ fn chosen(desk: &Desk, rows: &[Row], args: &ApplyArgs) -> Result<Vec<Assignment>
 async fn apply_all(desk: &Desk, args: &ApplyArgs, lease: &Lease, chosen: &[Assignment]) -> Result<(), Failure> {
     let writer = lease.writer().await?;
     mark_not_applicable(desk, &writer).await?;
-    let mut is_approved = args.yes;
+    let mut approval = Approval::by(args.yes);
     for (index, assignment) in chosen.iter().enumerate() {
         let question = match chosen.len() - index {
             1 => format!("Apply {}?", assignment.migration.name()),
@@ -238,7 +229,7 @@ async fn apply_all(desk: &Desk, args: &ApplyArgs, lease: &Lease, chosen: &[Assig
                 format!("Apply {left} migrations ({})?", names(&chosen[index..]))
             }
         };
-        is_approved = apply_one(desk, args.pace, lease, &writer, assignment, &question, is_approved).await?;
+        approval = apply_one(desk, args.pace, lease, &writer, assignment, &question, approval).await?;
     }
     Ok(())
 }
@@ -255,7 +246,7 @@ async fn mark_not_applicable(desk: &Desk, writer: &Writer) -> Result<(), Failure
     Ok(())
 }
 
-/// One migration from plan to mark. Gives that the person said yes.
+/// One migration from plan to mark. Returns who has said yes by then.
 async fn apply_one(
     desk: &Desk,
     pace: Pace,
@@ -263,12 +254,12 @@ async fn apply_one(
     writer: &Writer,
     assignment: &Assignment,
     question: &str,
-    is_approved: bool,
-) -> Result<bool, Failure> {
+    approval: Approval,
+) -> Result<Approval, Failure> {
     let name = assignment.migration.name();
     let (plan, took) = make_plan(desk, pace, lease, writer, assignment).await?;
     show_plan(desk, assignment, &plan, took)?;
-    let (plan, assignment) = ask_for_expiries(desk, plan, assignment.clone(), is_approved).await?;
+    let (plan, assignment) = lost_expiry::ask(desk, plan, assignment.clone(), approval).await?;
     let assignment = &assignment;
     if plan.seen.mark_is_unproven && plan.seen.to_copy() == 0 && plan.errors().next().is_none() {
         let (control, watched) = desk.control(pace);
@@ -278,43 +269,17 @@ async fn apply_one(
         if report.unapplied > 0 {
             return Err(Stop::MarkUnproven { missing: report.unapplied }.into());
         }
-        show_proven(desk, name, &report, if puts_back_expiries(assignment) { plan.seen.lost_expiry } else { 0 })?;
-        return Ok(is_approved);
+        show_proven(desk, name, &report, if lost_expiry::is_accepted(assignment) { plan.seen.lost_expiry } else { 0 })?;
+        return Ok(approval);
     }
     let may_refresh = plan.seen.differences_are_ours || plan.seen.targets_before() == 0;
     apply::may_begin(&plan, may_refresh, assignment.conflict_policy).map_err(|stop| refused(desk, stop))?;
-    if !prompt::confirm(question, is_approved, &desk.stop).await? {
+    if !prompt::confirm(question, approval.is_given(), &desk.stop).await? {
         return Err(Failure::new(ExitCode::NotDone, "declined; no entry was touched"));
     }
     let (applied, verified) = work(desk, pace, lease, writer, assignment, &plan).await?;
     show_applied(desk, name, &applied, &verified)?;
-    Ok(true)
-}
-
-/// Asks whether expiries that the other tool dropped are to be put back; nothing else can be done about them.
-async fn ask_for_expiries(
-    desk: &Desk,
-    mut plan: Plan,
-    mut assignment: Assignment,
-    is_approved: bool,
-) -> Result<(Plan, Assignment), Failure> {
-    let lost = plan.seen.lost_expiry;
-    let is_asked = plan.errors().any(|finding| finding.code == FindingCode::LostExpiry);
-    let blocks_anyway = plan.errors().any(|finding| finding.code != FindingCode::LostExpiry);
-    if !is_asked || blocks_anyway {
-        return Ok((plan, assignment));
-    }
-
-    let question = format!("Put back the expiry of {}?", counted(lost, "target", "targets"));
-    if !prompt::confirm(&question, is_approved, &desk.stop).await? {
-        return Err(Failure::new(ExitCode::NotDone, "declined; no entry was touched"));
-    }
-    assignment.terms.accepted = assignment.terms.accepted.with(FindingCode::LostExpiry);
-    for finding in &mut plan.seen.findings {
-        finding.accepted |= finding.code == FindingCode::LostExpiry;
-    }
-    plan.hash = assignment.terms.plan_hash(&plan.seen);
-    Ok((plan, assignment))
+    Ok(if approval.is_given() { approval } else { Approval::ByPerson })
 }
 
 /// That another tool's mark is true, and what differs all the same.
@@ -440,7 +405,7 @@ async fn rerun(desk: &Desk, args: &ApplyArgs, lease: &Lease, assignment: &Assign
     match assignment.migration.rule() {
         Rule::InPlace(_) if args.restore_missing.is_empty() => {
             let question = format!("Run {} again?", assignment.migration.name());
-            apply_one(desk, args.pace, lease, &writer, assignment, &question, args.yes).await.map(|_| ())
+            apply_one(desk, args.pace, lease, &writer, assignment, &question, Approval::by(args.yes)).await.map(|_| ())
         }
         Rule::InPlace(_) => {
             let message = "--restore-missing: this migration changes entries in place, so nothing can be missing: \
@@ -448,8 +413,8 @@ async fn rerun(desk: &Desk, args: &ApplyArgs, lease: &Lease, assignment: &Assign
             Err(Failure::new(ExitCode::Usage, message))
         }
         Rule::Rename(_) => {
-            if puts_back_expiries(assignment) {
-                put_back_expiries(desk, args, &writer, assignment).await?;
+            if lost_expiry::is_accepted(assignment) {
+                lost_expiry::put_back(desk, args.yes, args.pace, &writer, assignment).await?;
             }
             if args.restore_missing.is_empty() {
                 Ok(())
@@ -458,23 +423,6 @@ async fn rerun(desk: &Desk, args: &ApplyArgs, lease: &Lease, assignment: &Assign
             }
         }
     }
-}
-
-async fn put_back_expiries(
-    desk: &Desk,
-    args: &ApplyArgs,
-    writer: &Writer,
-    assignment: &Assignment,
-) -> Result<(), Failure> {
-    let name = assignment.migration.name();
-    let question = format!("Put back expiries that targets of {name} lost, where all else is equal?");
-    if !prompt::confirm(&question, args.yes, &desk.stop).await? {
-        return Err(Failure::new(ExitCode::NotDone, "declined; nothing was written"));
-    }
-    let (control, _) = desk.control(args.pace);
-    let count = lost_expiry::put_back(writer, assignment, &control).await?;
-    desk.screen.event(&PutBackEvent { event: "expiries_put_back", migration: name, count })?;
-    desk.screen.text(format!("{name}: {} got their expiry back", counted(count, "target", "targets")))
 }
 
 async fn report_missing(

@@ -30,7 +30,7 @@ Examples:
 pub struct CleanupArgs {
     /// Clean up after this migration. Default: after every one that left originals
     migration: Option<String>,
-    /// Do not ask
+    /// Do not ask; what has to be accepted by name still has to be
     #[arg(long, short)]
     yes: bool,
     /// Skip the pass that compares everything first; each original is compared before it is removed all the same
@@ -219,7 +219,7 @@ fn text(name: &str, report: &CleanupReport, unmigrated: Option<u64>) -> String {
     let kept = [
         (report.kept_diverged, "their target is diverged (--diverged delete removes them)"),
         (report.kept_changed, "they changed meanwhile"),
-        (report.kept_as_signs, "their ids are braced, and keys lie under them"),
+        (report.kept_as_signs, "they show whose keys under a braced id are"),
         (unmigrated.unwrap_or_default(), "no rule maps them"),
     ];
     let rows: Vec<Vec<String>> = kept

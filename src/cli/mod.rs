@@ -10,6 +10,7 @@ mod crd;
 mod failure;
 mod init;
 mod list;
+mod lost_expiry;
 mod man;
 mod operator;
 mod plan;

@@ -7,6 +7,38 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::{ExitCode, Failure};
 
+/// Who has said yes so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Approval {
+    /// Nobody yet.
+    Open,
+    /// `--yes`, whatever is found: nobody reads what is asked.
+    ByFlag,
+    /// A person, who can be asked more.
+    ByPerson,
+}
+
+impl Approval {
+    pub(super) fn by(yes: bool) -> Self {
+        if yes { Self::ByFlag } else { Self::Open }
+    }
+
+    pub(super) fn is_given(self) -> bool {
+        match self {
+            Self::Open => false,
+            Self::ByFlag | Self::ByPerson => true,
+        }
+    }
+
+    /// Whether somebody may be asked about what was found.
+    pub(super) fn has_reader(self) -> bool {
+        match self {
+            Self::ByFlag => false,
+            Self::Open | Self::ByPerson => true,
+        }
+    }
+}
+
 /// Whether a command that would ask may ask: refuses before anything is done if nobody could answer.
 ///
 /// # Errors

@@ -59,7 +59,9 @@ pub async fn apply(
 
     let meter = control.meter(Step::Apply, Some(plan.seen.total_sources()));
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
-    let report = work_through(writer, assignment, control, &meter, plan, on_difference, Order::CopyFirst).await?;
+    let reopening = Reopening::default();
+    let manner = Manner { on_difference, order: Order::CopyFirst, reopening: &reopening };
+    let report = work_through(writer, assignment, control, &meter, plan, manner).await?;
     unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)
 }
 
@@ -72,6 +74,15 @@ pub(super) enum Order {
     CompareFirst,
 }
 
+/// How a pass goes about its work.
+#[derive(Clone, Copy)]
+pub(super) struct Manner<'a> {
+    pub(super) on_difference: OnDifference,
+    pub(super) order: Order,
+    /// Knows afterwards whether anything was written, also by looks that do not count.
+    pub(super) reopening: &'a Reopening,
+}
+
 /// One complete pass that brings every entry to where it should be.
 pub(super) async fn work_through(
     writer: &Writer,
@@ -79,13 +90,12 @@ pub(super) async fn work_through(
     control: &Control,
     meter: &Meter<'_>,
     plan: &Plan,
-    on_difference: OnDifference,
-    order: Order,
+    manner: Manner<'_>,
 ) -> Result<ApplyReport, Stop> {
+    let Manner { on_difference, order, reopening } = manner;
     match assignment.rule() {
         Rule::Rename(rename) => {
             let (has_heavy, has_huge) = (plan.seen.heavy > 0, plan.seen.huge > 0);
-            let reopening = Reopening::default();
             let settler =
                 Settler { writer, assignment, rename, control, on_difference, has_heavy, has_huge, reopening };
             // Where nothing is missing, trying to copy would only reopen later migrations in vain.

@@ -28,7 +28,7 @@ impl Source {
 pub(super) struct Classified {
     pub(super) sources: Vec<Source>,
     pub(super) current: Vec<(RedisKey, &'static str)>,
-    /// How many of these never expire.
+    /// How many of these never expire, where that was asked.
     pub(super) current_lasting: u64,
     pub(super) unmigrated: Vec<(RedisKey, UnmigratedReason)>,
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns the order that makes removal safe: replicas acknowledge, source and target are compared, the
 //! original is unlinked only if it still is what was compared. A disturbance in between (a broken
-//! connection, another primary) starts that order over.
+//! connection, another primary) starts that order over. Originals that show whose other keys are go before those
+//! beside them, or stay with them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +13,13 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::engine::assignment::Assignment;
-use crate::engine::classify::Classified;
+use crate::engine::classify::{Classified, Source};
 use crate::engine::control::{Advance, Control, Meter};
 use crate::engine::disk;
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
 use crate::engine::pass::{self, Tally};
+use crate::engine::signs;
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
 use crate::engine::verify::wait_for_replicas;
@@ -68,6 +70,8 @@ async fn remove_originals(
 ) -> Result<CleanupReport, Stop> {
     // Nobody counted before this was known; a fresh keyspace has none.
     let may_be_signs = stamp.verified_at.is_some() && stamp.keys_apart != Some(0);
+    let meter = control.meter(Step::Cleanup, total);
+    let free_signs = if may_be_signs { signs::find(writer, assignment, control, rename, &meter).await? } else { None };
     let remover = Remover {
         writer,
         assignment,
@@ -78,16 +82,10 @@ async fn remove_originals(
         control,
         acknowledged: Mutex::new(Acknowledged::default()),
         removed: AtomicU64::new(0),
-        signs: may_be_signs.then(Mutex::default),
+        free_signs,
         noted: Mutex::new(Instant::now()),
     };
-    let meter = control.meter(Step::Cleanup, total);
-    let remove = |keys| remover.remove(keys);
-    let ended = pass::complete(writer, &assignment.prefixes(), control, &meter, remove).await;
-    let ended = match ended {
-        Ok(report) => Box::pin(remover.remove_signs(report, &meter)).await,
-        Err(stop) => Err(stop),
-    };
+    let ended = remover.remove_everything(&meter).await;
     if ended.is_err() {
         // The next attempt goes on counting from here. It may be the lock that was lost, or Redis.
         let _ = tokio::time::timeout(FAREWELL, remover.note_removed()).await;
@@ -138,27 +136,11 @@ struct Remover<'a> {
     acknowledged: Mutex<Acknowledged>,
     /// Originals removed, also by looks that did not count: what is gone is not seen again.
     removed: AtomicU64,
-    /// Originals that show whose other keys are, which go last; `None` where there is nothing to show.
-    signs: Option<Mutex<BTreeSet<RedisKey>>>,
+    /// Originals that show whose other keys are and under which nothing of theirs lies, so that they go first; `None`
+    /// where no such original is.
+    free_signs: Option<BTreeSet<RedisKey>>,
     /// When their number was last noted in Redis.
     noted: Mutex<Instant>,
-}
-
-/// Most signs that are kept in memory.
-const SIGNS_LIMIT: usize = 10_000;
-
-/// Signs under which keys lie.
-#[derive(Default)]
-struct NeededSigns(BTreeSet<RedisKey>);
-
-impl Tally for NeededSigns {
-    fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
-    fn advance(&self) -> Advance {
-        Advance::default()
-    }
 }
 
 /// How it stood when replicas, or disks, last held everything.
@@ -177,64 +159,86 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Remover<'_> {
+    /// Removes signs before the originals beside them: where only the latter were gone, a cleanup that was cut off would
+    /// leave a sign over keys that nothing shows to be somebody else's.
+    async fn remove_everything(&self, meter: &Meter<'_>) -> Result<CleanupReport, Stop> {
+        let mut report = Box::pin(self.remove_free_signs(meter)).await?;
+        let remove = |keys| self.remove(keys);
+        report.merge(pass::complete(self.writer, &self.assignment.prefixes(), self.control, meter, remove).await?);
+        Ok(report)
+    }
+
+    async fn remove_free_signs(&self, meter: &Meter<'_>) -> Result<CleanupReport, Stop> {
+        let mut report = CleanupReport::default();
+        let free: Vec<RedisKey> = self.free_signs.iter().flatten().cloned().collect();
+        if free.is_empty() {
+            return Ok(report);
+        }
+
+        for keys in free.chunks(self.control.batch_size()) {
+            self.control.check()?;
+            let mut batch = CleanupReport::default();
+            self.remove_all(keys.to_vec(), &mut batch).await?;
+            meter.advance(batch.advance());
+            report.merge(batch);
+        }
+
+        // A failover must not bring one back once the originals beside it are gone.
+        wait_for_replicas(self.writer, self.assignment).await?;
+        Ok(report)
+    }
+
     async fn remove(&self, mut keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
         keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
         let mut report = CleanupReport::default();
-        if let Some(signs) = &self.signs {
-            self.hold_back(&mut *signs.lock().await, &mut keys, &mut report);
+        if let Some(free) = &self.free_signs {
+            self.keep_signs(free, &mut keys, &mut report);
         }
         self.remove_all(keys, &mut report).await?;
         Ok(report)
     }
 
-    /// Keeps signs for the end, as many as memory is meant for; the others stay.
-    fn hold_back(&self, signs: &mut BTreeSet<RedisKey>, keys: &mut Vec<RedisKey>, report: &mut CleanupReport) {
+    /// Leaves signs out: the free ones had their turn, the others stay.
+    fn keep_signs(&self, free: &BTreeSet<RedisKey>, keys: &mut Vec<RedisKey>, report: &mut CleanupReport) {
         keys.retain(|key| {
-            if !self.rename.is_sign(&self.assignment.scope, key) {
-                return true;
-            }
-            if signs.len() < SIGNS_LIMIT || signs.contains(key) {
-                signs.insert(key.clone());
-            } else {
+            let is_sign = self.rename.is_sign(&self.assignment.scope, key);
+            if is_sign && !free.contains(key) {
                 report.kept_as_signs += 1;
                 report.kept_sample.offer(key.clone());
             }
-            false
+            !is_sign
         });
     }
 
-    /// Removes the signs under which no key lies any more. What lies there is looked for by name alone: while the sign
-    /// stands, that is what its owner goes by too.
-    async fn remove_signs(&self, mut report: CleanupReport, meter: &Meter<'_>) -> Result<CleanupReport, Stop> {
-        let Some(signs) = &self.signs else { return Ok(report) };
-        let mut signs = std::mem::take(&mut *signs.lock().await);
-        if signs.is_empty() {
-            return Ok(report);
+    /// Leaves out originals whose targets lie under a sign that stands: they show that these are not the sign's.
+    async fn keep_beside_signs<T>(
+        &self,
+        originals: Vec<T>,
+        source: impl Fn(&T) -> &Source,
+        report: &mut CleanupReport,
+    ) -> Result<Vec<T>, Stop> {
+        if self.free_signs.is_none() || originals.is_empty() {
+            return Ok(originals);
         }
 
-        let (keyspace, prefixes) = (self.writer, self.assignment.prefixes());
-        let look = |keys: Vec<RedisKey>| {
-            let over = |key: &RedisKey| self.rename.signs_over(&self.assignment.scope, key);
-            let needed = keys.iter().flat_map(over).filter(|sign| signs.contains(sign)).collect();
-            async move { Ok(NeededSigns(needed)) }
-        };
-        let NeededSigns(needed) = pass::complete(keyspace, &prefixes, self.control, meter, look).await?;
-        for sign in needed {
-            signs.remove(&sign);
-            report.kept_as_signs += 1;
-            report.kept_sample.offer(sign);
+        let targets = originals.iter().map(|original| &source(original).target);
+        let are_beside = signs::stand_over(self.writer, self.assignment, self.rename, targets).await?;
+        let mut others = Vec::with_capacity(originals.len());
+        for (original, is_beside) in originals.into_iter().zip(are_beside) {
+            if is_beside {
+                report.kept_as_signs += 1;
+                report.kept_sample.offer(source(&original).key.clone());
+            } else {
+                others.push(original);
+            }
         }
-        let free: Vec<RedisKey> = signs.into_iter().collect();
-        for keys in free.chunks(self.control.batch_size()) {
-            self.control.check()?;
-            self.remove_all(keys.to_vec(), &mut report).await?;
-        }
-        Ok(report)
+        Ok(others)
     }
 
     async fn remove_all(&self, keys: Vec<RedisKey>, report: &mut CleanupReport) -> Result<(), Stop> {
         let (mut supposition, sources) =
             Supposition::of(self.writer, self.assignment, self.rename, self.control, keys).await?;
+        let sources = self.keep_beside_signs(sources, |likely| &likely.source, report).await?;
         for left in self.remove_supposed(sources, report).await? {
             supposition.leave(left);
         }
@@ -269,7 +273,8 @@ impl Remover<'_> {
         for (key, reason) in classified.unmigrated {
             report.unmigrated.count(key, reason);
         }
-        let pairs: Vec<_> = classified.sources.into_iter().map(|source| (source.key, source.target)).collect();
+        let sources = self.keep_beside_signs(classified.sources, |source| source, report).await?;
+        let pairs: Vec<_> = sources.into_iter().map(|source| (source.key, source.target)).collect();
         if pairs.is_empty() {
             return Ok(());
         }

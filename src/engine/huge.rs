@@ -234,3 +234,24 @@ pub(super) async fn remove(
     let done = writer.unlink_watched(watched, source, undisturbed).await?;
     Ok(if done { Removed::Done } else { Removed::Changed })
 }
+
+/// Gives a target its source's expiry, if that is all in which they differ and nobody touched the target since it was
+/// compared.
+pub(super) async fn put_back_expiry(
+    writer: &Writer,
+    assignment: &Assignment,
+    (source, target): &Pair,
+) -> Result<bool, Stop> {
+    let watched = writer.watch(target, source).await?;
+    let Comparison::Different { source: ours, target: theirs } =
+        compare_one(writer, assignment, source, target).await?
+    else {
+        return Ok(false);
+    };
+    match ours.expiry {
+        Expiry::At(at) if equality::has_lost_expiry(assignment, &ours, target, &theirs) => {
+            Ok(writer.expire_watched(watched, target, at).await?)
+        }
+        Expiry::At(_) | Expiry::Never => Ok(false),
+    }
+}

@@ -26,6 +26,7 @@ mod preflight;
 pub mod restore;
 pub mod sample;
 mod settle;
+mod signs;
 mod sourceless;
 pub mod stop;
 mod suppose;

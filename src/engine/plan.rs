@@ -221,7 +221,7 @@ async fn survey(
             None => supposition.leave(likely),
         }
     }
-    let mut classified = supposition.rest().await?;
+    let mut classified = supposition.rest_with_lasting().await?;
     let read: Vec<RedisKey> = classified.sources.iter().map(|source| source.key.clone()).collect();
     bytes.extend(keyspace.memory_usage(&read).await?);
     known.append(&mut classified.sources);

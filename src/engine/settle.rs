@@ -73,7 +73,7 @@ pub(super) struct Settler<'a> {
     pub(super) has_heavy: bool,
     pub(super) has_huge: bool,
     /// Whether later in-place migrations were told that something is written which has not gone through them.
-    pub(super) reopening: Reopening,
+    pub(super) reopening: &'a Reopening,
 }
 
 impl Settler<'_> {
@@ -89,7 +89,7 @@ impl Settler<'_> {
         for left in self.settle_supposed(sources, order, &mut report).await? {
             supposition.leave(left);
         }
-        self.settle_read(supposition.rest().await?, order, &mut report).await?;
+        self.settle_read(supposition.rest_with_lasting().await?, order, &mut report).await?;
         Ok(report)
     }
 
@@ -251,6 +251,11 @@ pub(super) struct Reopening {
 }
 
 impl Reopening {
+    /// Whether anything was to be written.
+    pub(super) fn was_needed(&self) -> bool {
+        self.told.initialized()
+    }
+
     /// Takes the stamps off their marks, once, and lets replicas know it: a failover must not bring one back.
     async fn tell(&self, writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
         self.told

@@ -109,23 +109,37 @@ impl<'a> Supposition<'a> {
         self.waited += 1;
     }
 
-    /// Tells by reading what the other keys mean, when it is their turn; with the keys that are current already.
+    /// Tells what the other keys mean; with the keys that are current already. Whether these expire is not asked.
     pub(super) async fn rest(mut self) -> Result<Classified, Stop> {
-        let open = std::mem::take(&mut self.open);
-        let mut classified = classify(self.keyspace, self.assignment, self.rename, open).await?;
-        self.know_own_targets(&mut classified).await?;
-        self.control.pace(classified.sources.len().saturating_sub(self.waited)).await?;
+        let mut classified = self.read_open().await?;
+        classified.current.extend(self.current);
+        Ok(classified)
+    }
+
+    /// As [`Supposition::rest`], and counts the current keys that never expire.
+    pub(super) async fn rest_with_lasting(mut self) -> Result<Classified, Stop> {
+        let mut classified = self.read_open().await?;
 
         let mut of_unknown_life = self.of_unknown_life;
         of_unknown_life.extend(classified.current.iter().map(|(key, _)| key.clone()));
         let lasting = self.keyspace.last(&of_unknown_life).await?;
         classified.current_lasting = self.current_lasting + lasting.into_iter().filter(|lasts| *lasts).count() as u64;
+
         classified.current.extend(self.current);
         Ok(classified)
     }
 }
 
 impl Supposition<'_> {
+    /// Reads the keys that are open, when it is their turn.
+    async fn read_open(&mut self) -> Result<Classified, Stop> {
+        let open = std::mem::take(&mut self.open);
+        let mut classified = classify(self.keyspace, self.assignment, self.rename, open).await?;
+        self.know_own_targets(&mut classified).await?;
+        self.control.pace(classified.sources.len().saturating_sub(self.waited)).await?;
+        Ok(classified)
+    }
+
     /// What looks like somebody else's key is the target of a source that is still there: it is no key apart.
     async fn know_own_targets(&self, classified: &mut Classified) -> Result<(), Stop> {
         let is_apart = |(_, reason): &(RedisKey, UnmigratedReason)| *reason == UnmigratedReason::BracedTenant;

@@ -2,7 +2,7 @@
 //! still change. Before the mark this is the proof on which
 //! the mark is written; after it, it counts what is diverged and writes nothing to entries.
 
-use crate::engine::apply::{Order, unless_conflicts, work_through};
+use crate::engine::apply::{Manner, Order, unless_conflicts, work_through};
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Source;
 use crate::engine::control::{Advance, Control};
@@ -13,7 +13,7 @@ use crate::engine::in_place::judge;
 use crate::engine::journal::{self, Run};
 use crate::engine::lost_expiry;
 use crate::engine::pass::{self, Tally};
-use crate::engine::settle::{OnDifference, on_difference};
+use crate::engine::settle::{OnDifference, Reopening, on_difference};
 use crate::engine::sourceless;
 use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
@@ -87,11 +87,13 @@ pub async fn prove(
             Err(_) => writer.topology().await,
         };
         let meter = control.meter(Step::Verify, total);
-        let report =
-            work_through(writer, assignment, control, &meter, plan, on_difference, Order::CompareFirst).await?;
+        let reopening = Reopening::default();
+        let manner = Manner { on_difference, order: Order::CompareFirst, reopening: &reopening };
+        let report = work_through(writer, assignment, control, &meter, plan, manner).await?;
         let report = unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)?;
         changed = report.written() + report.unsettled;
-        has_written |= report.written() > 0;
+        // A look that did not count is not in the report, but what it wrote stands.
+        has_written |= reopening.was_needed();
         // Behind another tool's mark targets are the truth, and what was deleted there is no business of sources.
         let is_run_of_ours = !plan.seen.mark_is_unproven;
         lost = if is_run_of_ours { report.lasting.sourceless().saturating_sub(run.sourceless_before) } else { 0 };

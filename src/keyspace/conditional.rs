@@ -108,12 +108,10 @@ impl Writer {
         }
     }
 
-    /// Makes each key that still holds the entry beside it expire, at a Unix time in milliseconds.
-    ///
-    /// # Errors
-    /// The first fault that stayed; other keys of the batch may have been given theirs.
-    pub async fn expire_if_unchanged(&self, expected: &[(RedisKey, Entry, i64)]) -> Result<Vec<Outcome>, Fault> {
-        let mut outcomes = vec![Outcome::Changed; expected.len()];
+    /// Makes each key that still holds the entry beside it expire, at a Unix time in milliseconds. Returns for each what
+    /// became of it, or the fault that stayed.
+    pub async fn expire_if_unchanged(&self, expected: &[(RedisKey, Entry, i64)]) -> Vec<Result<Outcome, Fault>> {
+        let mut outcomes: Vec<Result<Outcome, Fault>> = vec![Ok(Outcome::Changed); expected.len()];
         let (mut indexes, mut commands) = (Vec::new(), Vec::new());
         for (index, (key, entry, at)) in expected.iter().enumerate() {
             let write = Write::ExpireAt(*at);
@@ -121,13 +119,13 @@ impl Writer {
                 indexes.push(index);
                 commands.push(command);
             } else {
-                outcomes[index] = self.watch_and_write(key, entry, &write, None).await?;
+                outcomes[index] = self.watch_and_write(key, entry, &write, None).await;
             }
         }
         for (index, answer) in indexes.into_iter().zip(self.run(commands).await) {
-            outcomes[index] = outcome(value::int(answer?)?);
+            outcomes[index] = answer.and_then(value::int).map(outcome);
         }
-        Ok(outcomes)
+        outcomes
     }
 
     /// Sets fields of each hash in which they all still are as they were; sets all of a hash or none.

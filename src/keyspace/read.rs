@@ -132,8 +132,8 @@ impl Keyspace {
     /// # Errors
     /// The first fault that stayed.
     pub async fn last(&self, keys: &[RedisKey]) -> Result<Vec<bool>, Fault> {
-        let commands = keys.iter().map(|key| Command::on("PTTL", key)).collect();
-        self.run(commands).await.into_iter().map(|answer| Ok(value::int(answer?)? == -1)).collect()
+        let lives = self.answers(&script::REMAINING_LIVES, keys, |key| Command::on("PTTL", key)).await?;
+        lives.into_iter().map(|life| Ok(value::int(life)? == -1)).collect()
     }
 
     /// Bytes that each key takes with its overhead, estimated by the server; 0 for a missing key.

@@ -146,6 +146,15 @@ pub(super) static WHICH_EXIST: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// `ARGV` keys → the remaining life of each in milliseconds, as `PTTL` says it.
+pub(super) static REMAINING_LIVES: LazyLock<Script> = LazyLock::new(|| {
+    Script::light(
+        "local answers = {}
+         for at = 1, #ARGV do answers[at] = redis.call('PTTL', ARGV[at]) end
+         return answers",
+    )
+});
+
 /// `ARGV` keys → bytes that each takes; 0 for a missing one.
 pub(super) static MEMORY_USAGES: LazyLock<Script> = LazyLock::new(|| {
     Script::light(

@@ -104,6 +104,15 @@ impl Writer {
         self.commit(watched, &[cmd("UNLINK").arg(key.as_bytes()).take()]).await
     }
 
+    /// Makes a key that is watched expire, at a Unix time in milliseconds, if no watched key was touched and nothing was
+    /// disturbed since.
+    ///
+    /// # Errors
+    /// As [`Writer::unlink_watched`].
+    pub async fn expire_watched(&self, watched: Watched, key: &RedisKey, at: i64) -> Result<bool, Fault> {
+        self.commit(watched, &[cmd("PEXPIREAT").arg(key.as_bytes()).arg(at).take()]).await
+    }
+
     /// Copies an entry in pieces with type, value and absolute expiry, and asks `go_on` before each piece.
     ///
     /// # Errors

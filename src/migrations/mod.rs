@@ -120,8 +120,8 @@ pub trait Rename: Send + Sync {
         true
     }
 
-    /// Whether this source shows, as long as it is there, that keys which look current are its own. It goes last, and
-    /// stays while such keys may be there.
+    /// Whether this source shows, as long as it is there, that keys which look current are its own. It stays while such
+    /// keys may be there, and with it every original whose target lies among them.
     fn is_sign(&self, _scope: &Scope, _source: &RedisKey) -> bool {
         false
     }

@@ -193,7 +193,7 @@ impl Case<'_> {
         outcome: &Outcome,
     ) -> Result<Action, ReconcileError> {
         let now = now();
-        let unmigrated = self.status.plan.as_ref().map(|plan| plan.unmigrated.count);
+        let unmigrated = self.unmigrated(outcome);
         let verdict = words::done(hold, outcome, unmigrated);
         let mut next = self.status.clone();
         let finished = finished_progress(outcome);
@@ -220,10 +220,9 @@ impl Case<'_> {
                     Some(VerificationStatus { completed_at: completed_at.or(fresh.completed_at), ..fresh });
                 None
             }
-            Outcome::CleanedUp(report) => {
+            Outcome::CleanedUp(report, _) => {
                 let cleanup = next.cleanup.get_or_insert_default();
                 cleanup.complete(report, now, request.samples);
-                // Cleanup itself does not look at every key.
                 cleanup.unmigrated = unmigrated.unwrap_or(cleanup.unmigrated);
                 Some(Phase::CleanedUp)
             }
@@ -236,6 +235,18 @@ impl Case<'_> {
             worker.command(Command::Recorded);
         }
         Ok(Action::await_change())
+    }
+
+    /// How many keys no rule maps, as a step counted that looked at every key: cleanup itself does not.
+    fn unmigrated(&self, outcome: &Outcome) -> Option<i64> {
+        match outcome {
+            Outcome::CleanedUp(_, Some(counted)) => Some(record::number(*counted)),
+            Outcome::CleanedUp(_, None)
+            | Outcome::Planned(_)
+            | Outcome::Applied(_)
+            | Outcome::Verified(_)
+            | Outcome::Compared(_) => self.status.plan.as_ref().map(|plan| plan.unmigrated.count),
+        }
     }
 
     pub(super) async fn wait(
@@ -321,7 +332,7 @@ fn finished_progress(outcome: &Outcome) -> Progress {
         Outcome::Verified(report) | Outcome::Compared(report) => {
             (Step::Verify, report.processed(), report.ended, report.different)
         }
-        Outcome::CleanedUp(report) => (Step::Cleanup, report.processed(), report.kept() + report.gone, 0),
+        Outcome::CleanedUp(report, _) => (Step::Cleanup, report.processed(), report.kept() + report.gone, 0),
     };
     Progress { processed, skipped, conflicts, ..Progress::begin(step, Some(processed)) }
 }

@@ -90,7 +90,7 @@ pub fn done(hold: &Hold, outcome: &Outcome, unmigrated: Option<i64>) -> Verdict 
         Outcome::Applied(report) => applied(hold, report),
         Outcome::Verified(report) => verified(report),
         Outcome::Compared(report) => compared(report),
-        Outcome::CleanedUp(report) => cleaned_up(report, unmigrated),
+        Outcome::CleanedUp(report, _) => cleaned_up(report, unmigrated),
     }
 }
 

@@ -67,8 +67,8 @@ pub enum Outcome {
     Verified(VerifyReport),
     /// Everything was compared again behind our mark.
     Compared(VerifyReport),
-    /// Originals were removed.
-    CleanedUp(CleanupReport),
+    /// Originals were removed; and how many keys no rule maps, where no plan had counted them.
+    CleanedUp(CleanupReport, Option<u64>),
 }
 
 /// What is known within one hold of the lock.
@@ -529,10 +529,18 @@ impl Work<'_> {
         Ok(Outcome::Verified(report))
     }
 
+    /// Cleanup does not look at every key. Where no plan did, as for a resource that found the mark there already,
+    /// everything is compared before, so that the same keys are counted as everywhere.
     async fn cleanup(&self, hold: &mut Hold) -> Result<Outcome, Stop> {
-        let report = cleanup::cleanup(self.writer, self.assignment, self.control, self.sources_known, now()).await?;
+        let counted = match self.sources_known {
+            Some(_) => None,
+            None => Some(verify::compare(self.writer, self.assignment, self.control, None).await?),
+        };
+        let total = self.sources_known.or(counted.as_ref().map(VerifyReport::processed));
+
+        let report = cleanup::cleanup(self.writer, self.assignment, self.control, total, now()).await?;
         hold.survey = survey::survey(self.writer, self.assignment).await?;
-        Ok(Outcome::CleanedUp(report))
+        Ok(Outcome::CleanedUp(report, counted.map(|report| report.unmigrated.total())))
     }
 
     async fn begin(&self, hold: &Hold) -> Result<(Arc<Plan>, Run), Stop> {

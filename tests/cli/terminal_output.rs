@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::schema::load_with_canaries;
 use crate::shell::{CANARY, CommandLine};
 use crate::support::engine::{Bench, Expected, LOCKS, is_state};
+use crate::support::generator::now_ms;
 use crate::support::load::load;
 use crate::support::redis_client::Endpoint;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::snapshot::snapshot;
+use crate::support::value::{Entry, Value};
 use crate::support::wait::eventually;
 use crate::terminal::{CTRL_C, Terminal};
 
@@ -33,6 +35,30 @@ async fn assert_untouched(redis: &Endpoint, expected: &Expected) {
     expected.originals.assert_same(&snapshot(redis).await.filter(|key, _| !is_state(key)), "nothing was written");
     Bench::new(redis).assert_no_mark().await;
     assert_no_lock(redis).await;
+}
+
+/// What is found has a question of its own, which somebody at a terminal has read.
+#[tokio::test]
+async fn a_prompt_asks_about_expiries_that_another_tool_dropped() {
+    let redis = Standalone::start(Options::default()).await;
+    let (endpoint, end) = (redis.endpoint(), now_ms() + 3_600_000);
+    let deleted = || Value::hash([("deleted_at", "2026-11-01T00:00:00Z")]);
+    let found = [
+        Entry::new("tenant:gone", deleted()).expiring(end),
+        Entry::new("tenant:{gone}:tenant", deleted()),
+        Entry::new("outpost:migration:001_hash_tags", Value::hash([("status", "applied")])),
+    ];
+    load(&endpoint, found).await;
+    let cli = CommandLine::at(&endpoint);
+    let expiry = async || snapshot(&endpoint).await[&b"tenant:{gone}:tenant"[..]].expiry_ms;
+
+    for (answer, expected) in [("n\n", (1, None)), ("y\n", (0, Some(end)))] {
+        let mut apply = Terminal::start(&cli, &["apply"]);
+        apply.wait_for("Put back the expiry of 1 target? [y/N] ").await;
+        apply.type_in(answer);
+        let (code, drawn) = apply.finish().await;
+        assert_eq!((code, expiry().await), expected, "{answer:?}\n{drawn}");
+    }
 }
 
 #[tokio::test]

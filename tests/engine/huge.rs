@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::command_stats::{calls, reset_calls};
 use crate::support::engine::{Bench, Expected, LOCKS, assert_no_lock, hset, run_on_owner};
 use crate::support::redis_client::Endpoint;
 use crate::support::redis_cluster::Cluster;
@@ -9,11 +10,13 @@ use crate::support::redis_server::{Options, Standalone};
 use crate::support::value::{Bytes, Entry, Value};
 use crate::support::wait::eventually;
 use outpost_migrate_redis::engine::control::Control;
+use outpost_migrate_redis::engine::lost_expiry;
 use outpost_migrate_redis::keyspace::staging::{Over, Staged};
 use outpost_migrate_redis::migrations::KeyLayout;
 use outpost_migrate_redis::model::finding::{FindingCode, Severity};
 use outpost_migrate_redis::model::key::RedisKey;
 use redis::Value as Answer;
+use rstest::rstest;
 
 /// A summary of so many destinations.
 fn summary(tenant: &str, fields: u32) -> Vec<Entry> {
@@ -252,6 +255,57 @@ async fn a_huge_target_that_differs_is_kept_or_replaced_on_one_server() {
 async fn a_huge_target_that_differs_is_kept_or_replaced_on_a_cluster() {
     let cluster = Cluster::start(3, 0, Options::default()).await;
     target_differs(&cluster.endpoint()).await;
+}
+
+/// As an earlier tool copied it: all but when it ends.
+async fn loses_its_expiry(redis: &Endpoint) -> Expected {
+    let entries: Vec<Entry> = summary("huge", 50_000).into_iter().filter(|entry| entry.key == SOURCE).collect();
+    let expected = Expected::load_entries(redis, entries, KeyLayout::Outpost).await;
+    let bench = Bench::new(redis);
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+    run_on_owner(redis, TARGET, redis::cmd("PERSIST").arg(TARGET)).await;
+    assert_eq!(ask(redis, "PTTL", TARGET).await, Answer::Int(-1));
+    expected
+}
+
+#[rstest]
+#[case::one_server(false)]
+#[case::a_cluster(true)]
+#[tokio::test]
+async fn an_expiry_that_a_huge_entry_lost_is_put_back_without_reading_it_whole(#[case] cluster: bool) {
+    let (one, many) = if cluster {
+        (None, Some(Cluster::start(3, 0, Options::default()).await))
+    } else {
+        (Some(Standalone::start(Options::default()).await), None)
+    };
+    let redis = one.as_ref().map(Standalone::endpoint).or(many.as_ref().map(Cluster::endpoint)).expect("a server");
+    let expected = loses_its_expiry(&redis).await;
+    let bench = Bench::new(&redis);
+    let held = bench.hold().await;
+
+    reset_calls(&redis).await;
+    let count = lost_expiry::put_back(&held.writer, &bench.assignment, &Control::unattended()).await;
+    let whole = calls(&redis, "hgetall").await + calls(&redis, "dump").await;
+    held.release().await;
+
+    assert_eq!((count.expect("a count"), whole), (1, 0));
+    expected.migrated().assert_same(&bench.snapshot().await.0, "as if it had been copied with its end");
+}
+
+#[tokio::test]
+async fn a_huge_entry_that_the_application_changed_is_given_no_expiry() {
+    let redis = Standalone::start(Options::default()).await;
+    let redis = redis.endpoint();
+    loses_its_expiry(&redis).await;
+    hset(&redis, TARGET, "des_7", "theirs").await;
+    let bench = Bench::new(&redis);
+    let held = bench.hold().await;
+
+    let count = lost_expiry::put_back(&held.writer, &bench.assignment, &Control::unattended()).await;
+    held.release().await;
+
+    assert_eq!(count.expect("a count"), 0);
+    assert_eq!(ask(&redis, "PTTL", TARGET).await, Answer::Int(-1));
 }
 
 /// The longest that a command held the server since the last look, if any held it for 10 ms.

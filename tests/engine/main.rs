@@ -13,6 +13,7 @@ mod shell;
 mod bookkeeping;
 mod braced;
 mod cluster;
+mod discarded;
 mod durability;
 mod faults;
 mod huge;

@@ -1,6 +1,8 @@
 //! Sources that are taken for what their names say: the step that acts looks whether they are, and does nothing if not.
 
+use crate::support::command_stats::{calls, reset_calls};
 use crate::support::engine::{Bench, Expected, run_on_owner};
+use crate::support::proxy::Proxy;
 use crate::support::redis_client::Endpoint;
 use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
@@ -141,23 +143,6 @@ async fn start(primaries: usize) -> (Option<Standalone>, Option<Cluster>, Endpoi
     }
 }
 
-/// How often servers ran a command since the counts were reset.
-async fn calls(redis: &Endpoint, name: &str) -> u64 {
-    let mut sum = 0;
-    for mut primary in redis.primaries().await {
-        let info: String = cmd("INFO").arg("commandstats").query_async(&mut primary.connection).await.expect("INFO");
-        let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
-        sum += line.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse::<u64>().expect("a count"));
-    }
-    sum
-}
-
-async fn reset_calls(redis: &Endpoint) {
-    for mut primary in redis.primaries().await {
-        cmd("CONFIG").arg("RESETSTAT").query_async::<()>(&mut primary.connection).await.expect("CONFIG RESETSTAT");
-    }
-}
-
 /// Were the quick way never taken, everything would still be right: the servers' own counts tell. On a cluster they
 /// would be the same; that its scripts answer is shown for each version of Redis elsewhere.
 #[rstest]
@@ -225,6 +210,35 @@ async fn names_of_targets_are_not_believed(#[case] primaries: usize) {
     assert_eq!(walk.verify.unmigrated.by_reason, expected, "by the proof");
     let report = bench.compare().await.expect("a comparison");
     assert_eq!(report.unmigrated.by_reason, expected, "after the mark");
+}
+
+/// In this layout a current key is known by its name: nothing else is read of it that could tell when it ends.
+#[tokio::test]
+async fn when_current_keys_end_is_asked_for_many_at_once_and_only_where_it_decides() {
+    let redis = Standalone::start(Options::default()).await;
+    let tenant = |number: u32| {
+        let id = format!("t{number}");
+        Entry::new(format!("tenant:{id}"), Value::hash([("id", id.as_str()), ("created_at", "2025-01-19T22:17:29Z")]))
+    };
+    let (direct, layout) = (redis.endpoint(), KeyLayout::TenantTag);
+    Expected::load_entries(&direct, (0..300).map(tenant).collect(), layout).await;
+    let bench = Bench::with_layout(&direct, layout);
+    bench.migrate(&Control::unattended()).await.expect("a mark");
+
+    let proxy = Proxy::start(redis.port()).await;
+    let asks_alone = |request: &[u8]| request.windows(8).any(|window| window == b"$4\r\nPTTL");
+    proxy.stop_at(0, asks_alone);
+    let through_proxy = Bench::with_layout(&proxy.endpoint(), layout);
+    tokio::select! {
+        plan = through_proxy.plan() => {
+            assert_eq!(plan.expect("a plan").seen.current.values().sum::<u64>(), 300);
+        }
+        () = proxy.wait_caught() => panic!("a key was asked about alone"),
+    }
+
+    reset_calls(&direct).await;
+    assert_eq!(bench.compare().await.expect("a comparison").equal, 300);
+    assert_eq!(calls(&direct, "pttl").await, 0, "a comparison counts no such keys");
 }
 
 /// A guess is no more than that: what it supposes makes the migration give an answer at once, and the right one.

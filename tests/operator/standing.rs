@@ -85,6 +85,29 @@ async fn a_resource_made_anew_takes_up_where_the_mark_says() {
     assert_left_clean(&site, &endpoint).await;
 }
 
+/// Cleanup itself does not look at every key, and here no plan did.
+#[tokio::test]
+async fn a_resource_that_never_planned_counts_what_cleanup_leaves_alone() {
+    let site = Site::new("counts-anew").await;
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    filled(&endpoint, 20).await;
+    load(&endpoint, [Entry::new("tenant:{odd}:tenant", Value::hash([("id", "another")]))]).await;
+    let elsewhere = Bench::new(&endpoint);
+    let walk = elsewhere.migrate(&Control::unattended()).await.expect("a mark of the command line's");
+    let unmigrated = walk.plan.seen.unmigrated.total();
+    let _operator = site.operator().await;
+
+    site.create(NAME, spec(&endpoint, json!({ "targetPhase": "CleanedUp", "cleanup": { "after": "0s" } }))).await;
+    let status = site.wait_ready(NAME, SOON, Phase::CleanedUp).await;
+
+    let cleanup = status.cleanup.clone().expect("a cleanup");
+    assert_eq!(u64::try_from(cleanup.unmigrated).ok(), Some(unmigrated));
+    let said = condition(&status, "CleanedUp").expect("a condition").2;
+    assert!(said.contains(&format!("{unmigrated} unmigrated keys left alone")), "{said}");
+    assert_left_clean(&site, &endpoint).await;
+}
+
 #[tokio::test]
 async fn a_status_that_nobody_works_on_is_taken_up_wherever_it_stopped() {
     let site = Site::new("taken-up").await;

@@ -12,6 +12,7 @@
 
 pub mod certificates;
 pub mod command_line;
+pub mod command_stats;
 pub mod control_plane;
 pub mod current_form;
 pub mod engine;

@@ -154,7 +154,7 @@ impl VerificationStatus {
 }
 
 impl CleanupStatus {
-    /// Records what cleanup did; hash and soak stay as they are.
+    /// Records what cleanup did; hash and soak stay as they are, and so do the unmigrated keys, which it does not count.
     pub fn complete(&mut self, report: &CleanupReport, completed_at: UnixMillis, samples: bool) {
         self.removed = number(report.removed + report.removed_before);
         self.kept = [
@@ -167,7 +167,6 @@ impl CleanupStatus {
         .map(|(reason, count)| (reason.to_owned(), number(count)))
         .collect();
         self.gone = number(report.gone);
-        self.unmigrated = number(report.unmigrated.total());
         self.findings = report.findings.iter().map(FindingStatus::from).collect();
         self.sample = named(&report.kept_sample, samples, ToString::to_string);
         self.completed_at = Some(time(completed_at));
@@ -194,7 +193,9 @@ fn named<T: Ord, U, const LIMIT: usize>(sample: &Sample<T, LIMIT>, samples: bool
     if samples { sample.iter().take(SAMPLE_LIMIT).map(show).collect() } else { Vec::new() }
 }
 
-fn number(count: u64) -> i64 {
+/// A count as the API tells it.
+#[must_use]
+pub fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

@@ -134,8 +134,10 @@ fn current(key: &RedisKey, rest: &[u8], readings: &[Entity<'_>], answers: &Answe
     let Some(hash) = hashes.pop().flatten() else {
         return unmigrated(UnmigratedReason::WrongType);
     };
-    let is_under_braced_tenant =
-        hashes.iter().zip(&braced_ids).any(|(tenant, id)| tenant.is_some_and(|tenant| tenant.has_id(id)));
+    // A tenant with a braced id has nothing of its own under the name of another's record, so there the id tells.
+    let is_own_record = readings.iter().any(|reading| matches!(reading, Entity::Tenant { id } if hash.has_id(id)));
+    let is_under_braced_tenant = !is_own_record
+        && hashes.iter().zip(&braced_ids).any(|(tenant, id)| tenant.is_some_and(|tenant| tenant.has_id(id)));
     // With the whole name as its id it is such a tenant itself, on what may be another's target.
     if hash.has_id(rest) || is_under_braced_tenant {
         return unmigrated(UnmigratedReason::BracedTenant);

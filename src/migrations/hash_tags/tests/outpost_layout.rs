@@ -213,12 +213,20 @@ fn a_current_tombstone_keeps_its_fields() {
 #[case("tenant:{a}:destinations", summary(&["b"]))]
 #[case("tenant:{a}:destination:b", with_id("b"))]
 #[case("tenant:{a}:destination:b", tombstone())]
-#[case("tenant:{a}:tenant", with_id("a"))]
+#[case("tenant:{a}:tenant", tombstone())]
 fn keys_under_a_braced_legacy_tenant_stay(#[case] key: &'static str, #[case] stored: Stored) {
     let keyspace = Keyspace::of([(key, stored.clone()), ("tenant:{a}", with_id("{a}"))]);
     assert_eq!(map(&keyspace, key), unmigrated(BracedTenant));
     let other_id = Keyspace::of([(key, stored), ("tenant:{a}", with_id("a"))]);
     assert!(matches!(map(&other_id, key), Mapping::AlreadyCurrent { .. }));
+}
+
+#[test]
+fn a_tenants_own_record_is_told_from_what_lies_under_a_braced_one_by_its_id() {
+    let beside = |id| Keyspace::of([("tenant:{a}:tenant", with_id(id)), ("tenant:{a}", with_id("{a}"))]);
+    assert_eq!(map(&beside("a"), "tenant:{a}:tenant"), current("tenant"));
+    assert_eq!(map(&beside("{a}:tenant"), "tenant:{a}:tenant"), unmigrated(BracedTenant));
+    assert_eq!(map(&beside("b"), "tenant:{a}:tenant"), unmigrated(BracedTenant));
 }
 
 #[rstest]
