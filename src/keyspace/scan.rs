@@ -13,7 +13,8 @@ use futures::stream;
 use redis::Value;
 
 use crate::keyspace::fault::Fault;
-use crate::keyspace::router::{self, Keyspace};
+use crate::keyspace::patience::{PATIENCE, backoff};
+use crate::keyspace::router::Keyspace;
 use crate::keyspace::topology::{Primary, Topology};
 use crate::keyspace::value;
 use crate::model::key::{RedisKey, match_prefixes};
@@ -120,12 +121,12 @@ impl Keyspace {
         pattern: Option<&[u8]>,
     ) -> Result<(Vec<u8>, Vec<Vec<u8>>), Fault> {
         let began = Instant::now();
-        let mut pauses = router::backoff();
+        let mut pauses = backoff();
         loop {
             let page = self.scan_page_once(look, cursor, pattern).await;
             match page {
                 Err(fault) if fault.class.is_passing() => {
-                    if began.elapsed() > router::PATIENCE || !self.may_stand_still(look).await {
+                    if began.elapsed() > PATIENCE || !self.may_stand_still(look).await {
                         return Err(fault);
                     }
                     tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
