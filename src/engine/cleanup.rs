@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Classified;
 use crate::engine::control::{Advance, Control, Meter};
-use crate::engine::disk;
+use crate::engine::disk::{self, Clocks};
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
 use crate::engine::pass::{self, Tally};
@@ -74,9 +74,9 @@ async fn remove_originals(
         rename,
         // A fresh keyspace's mark says of no entry that it ever had a target.
         was_copied: stamp.verified_at.is_some(),
+        acknowledged: Mutex::new(Acknowledged { clocks: stamp.server_clocks.clone(), ..Acknowledged::default() }),
         stamp,
         control,
-        acknowledged: Mutex::new(Acknowledged::default()),
         removed: AtomicU64::new(0),
         signs: may_be_signs.then(Mutex::default),
         noted: Mutex::new(Instant::now()),
@@ -168,6 +168,8 @@ struct Acknowledged {
     at: Option<u64>,
     /// What was found and did not block.
     findings: Vec<Finding>,
+    /// From when on a snapshot of each primary counts.
+    clocks: Clocks,
 }
 
 /// How long a cleanup that failed still tries to note what it removed.
@@ -365,7 +367,7 @@ impl Remover<'_> {
         if acknowledged.at != Some(now) {
             wait_for_replicas(self.writer, self.assignment).await?;
             acknowledged.findings =
-                disk::wait_until_on_disk(self.writer, self.assignment, self.control, &self.stamp).await?;
+                disk::wait_until_on_disk(self.writer, self.assignment, self.control, &mut acknowledged.clocks).await?;
             check_mark(self.writer, self.assignment).await?;
 
             // Waiting itself may have been disturbed; then the look starts over.

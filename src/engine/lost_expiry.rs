@@ -6,6 +6,7 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::classify;
 use crate::engine::control::{Advance, Control};
+use crate::engine::disk;
 use crate::engine::equality;
 use crate::engine::pass::{self, Tally};
 use crate::engine::stop::Stop;
@@ -38,6 +39,8 @@ impl Tally for PutBack {
 /// What kept the pass from being complete, or [`Stop::ReplicasMissing`].
 pub async fn put_back(writer: &Writer, assignment: &Assignment, control: &Control) -> Result<u64, Stop> {
     let Rule::Rename(rename) = assignment.rule() else { return Ok(0) };
+    disk::forget_clocks(writer, assignment).await?;
+
     let meter = control.meter(Step::Verify, None);
     let work = |keys| put_back_batch(writer, assignment, control, rename, keys);
     let PutBack(count) = pass::complete(writer, &assignment.prefixes(), control, &meter, work).await?;
