@@ -102,9 +102,9 @@ pub enum Why {
     ProvenElsewhere,
 }
 
-/// What stands in the marks, to tell whether anything changed.
+/// What the marks mean, to tell whether anything changed: what a cleanup counts in them on its way is no change.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Marks(Vec<(Mark, Option<UnixMillis>, Option<String>)>);
+pub struct Marks(Vec<(Readiness, Option<UnixMillis>, Option<String>)>);
 
 /// What a mark says to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,15 +194,15 @@ impl Gate {
         }
     }
 
-    /// What stands in the marks now. Costs the same however much the keyspace holds, which a look behind another
+    /// What the marks mean now. Costs the same however much the keyspace holds, which a look behind another
     /// tool's mark does not.
     ///
     /// # Errors
     /// Whatever kept Redis from answering.
     pub async fn marks(&self, keyspace: &Keyspace) -> Result<Marks, Stop> {
-        let standings = survey::standings(keyspace, &self.registry, &self.scope).await?;
-        let said = |standing: Standing| (standing.mark, standing.applied_at, standing.claim);
-        Ok(Marks(standings.into_iter().map(said).collect()))
+        let judged = self.judged(keyspace).await?;
+        let said = |(_, standing, readiness): Open<'_>| (readiness, standing.applied_at, standing.claim);
+        Ok(Marks(judged.into_iter().map(said).collect()))
     }
 
     /// The required migrations that are not known to be applied.

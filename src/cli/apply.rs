@@ -77,6 +77,9 @@ struct AppliedEvent<'a> {
     ended: u64,
     compared_equal: u64,
     unmigrated: u64,
+    /// What would have kept the mark back, and was accepted.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    findings: &'a [Finding],
 }
 
 #[derive(Serialize)]
@@ -379,6 +382,7 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         ended: applied.ended,
         compared_equal: verified.equal,
         unmigrated: verified.unmigrated.total(),
+        findings: &verified.findings,
     })?;
     let counts = [
         (applied.copied, "copied"),
@@ -394,9 +398,13 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         .map(|(count, what)| format!("{} {what}", number(*count)))
         .collect();
     let told = if told.is_empty() { "nothing to do".to_owned() } else { told.join(", ") };
+    let accepted = |found: &Finding| format!("accepted as {}: {}", found.code, found.message);
+    let marked: Vec<String> =
+        std::iter::once("marked as applied".to_owned()).chain(verified.findings.iter().map(accepted)).collect();
     desk.screen.text(format!(
-        "{name}: {told}; {} compared by value and found right; marked as applied\n",
-        counted(verified.equal, "entry", "entries")
+        "{name}: {told}; {} compared by value and found right; {}\n",
+        counted(verified.equal, "entry", "entries"),
+        marked.join("; ")
     ))
 }
 

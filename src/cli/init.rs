@@ -19,7 +19,8 @@ use crate::gate::{Gate, Left, Marks, Pending, Verdict, Why};
 use crate::keyspace::Keyspace;
 use crate::model::policy::DivergedPolicy;
 
-/// Without `--wait`, how long another process that initialises is waited for: it renews its lock or is gone.
+/// Without `--wait`, how long another process is waited for that initialises, or compares what this one would compare:
+/// it renews its lock, or its claim, or is gone.
 const INIT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is waited for is said again after this long, so that nobody takes the waiting for hanging.
@@ -96,6 +97,9 @@ async fn look_until_current(desk: &Desk, args: &InitArgs, gate: &Gate) -> Result
         let took = looked_at.elapsed();
         let (hurdle, patience, marks) = match looked {
             Ok((Verdict::Current { initialised, left }, _)) => return current(desk, gate, initialised, &left),
+            Ok((Verdict::Pending(pending), marks)) if is_proven_elsewhere(&pending) => {
+                (Hurdle::Pending(pending), Some(args.wait.unwrap_or(INIT_PATIENCE)), marks)
+            }
             Ok((Verdict::Pending(pending), marks)) => (Hurdle::Pending(pending), args.wait, marks),
             Ok((Verdict::Locked(holder), marks)) if holder.operation.as_deref() == Some(INIT) => {
                 (Hurdle::Locked(holder), Some(args.wait.unwrap_or(INIT_PATIENCE)), marks)
@@ -103,6 +107,8 @@ async fn look_until_current(desk: &Desk, args: &InitArgs, gate: &Gate) -> Result
             Ok((Verdict::Locked(holder), marks)) => (Hurdle::Locked(holder), args.wait, marks),
             Err(stop) if may_pass(&stop) => {
                 keyspace = None;
+                // Who can't look must not keep others from it.
+                gate.end().await;
                 (Hurdle::Trouble(stop), args.wait, None)
             }
             Err(stop) => return Err(stop.into()),
@@ -117,7 +123,7 @@ async fn look_until_current(desk: &Desk, args: &InitArgs, gate: &Gate) -> Result
             pause(desk, pauses.next().unwrap_or(Duration::from_secs(5)).min(left)).await?;
             // With the last of its time it looks once more, whatever the marks say.
             let is_due = looked_at.elapsed() >= took * LOOKS_APART || began.elapsed() >= patience;
-            if is_due || !are_unchanged(gate, keyspace.as_ref(), marks.as_ref()).await {
+            if is_due || !are_unchanged(gate, &mut keyspace, marks.as_ref()).await {
                 break;
             }
         }
@@ -131,10 +137,15 @@ async fn pause(desk: &Desk, pause: Duration) -> Result<(), Failure> {
     }
 }
 
-/// Whether the marks are known to stand as they did, so that another look would find nothing new.
-async fn are_unchanged(gate: &Gate, keyspace: Option<&Keyspace>, before: Option<&Marks>) -> bool {
-    let (Some(keyspace), Some(before)) = (keyspace, before) else { return false };
-    gate.marks(keyspace).await.is_ok_and(|now| now == *before)
+/// Whether the marks are known to stand as they did, so that another look would find nothing new. Lets go of a
+/// connection that does not tell.
+async fn are_unchanged(gate: &Gate, keyspace: &mut Option<Keyspace>, before: Option<&Marks>) -> bool {
+    let (Some(connected), Some(before)) = (keyspace.as_ref(), before) else { return false };
+    let now = gate.marks(connected).await;
+    if now.is_err() {
+        *keyspace = None;
+    }
+    now.is_ok_and(|now| now == *before)
 }
 
 fn gate(desk: &Desk, args: &InitArgs) -> Result<Gate, Failure> {
@@ -168,6 +179,11 @@ async fn look(
     let keyspace = keyspace.insert(connected);
     let marks = if may_wait { Some(gate.marks(keyspace).await?) } else { None };
     Ok((gate.look(keyspace).await?, marks))
+}
+
+/// Whether another gate is at finding out what this one asks for.
+fn is_proven_elsewhere(pending: &[Pending]) -> bool {
+    pending.iter().any(|it| it.why == Why::ProvenElsewhere)
 }
 
 /// Whether waiting may cure it.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, Source};
 use crate::engine::control::{Advance, Control, Meter};
-use crate::engine::disk;
+use crate::engine::disk::{self, Clocks};
 use crate::engine::equality;
 use crate::engine::huge::{self, Policy, Removed};
 use crate::engine::pass::{self, Tally};
@@ -78,9 +78,9 @@ async fn remove_originals(
         rename,
         // A fresh keyspace's mark says of no entry that it ever had a target.
         was_copied: stamp.verified_at.is_some(),
+        acknowledged: Mutex::new(Acknowledged { clocks: stamp.server_clocks.clone(), ..Acknowledged::default() }),
         stamp,
         control,
-        acknowledged: Mutex::new(Acknowledged::default()),
         removed: AtomicU64::new(0),
         free_signs,
         noted: Mutex::new(Instant::now()),
@@ -150,6 +150,8 @@ struct Acknowledged {
     at: Option<u64>,
     /// What was found and did not block.
     findings: Vec<Finding>,
+    /// From when on a snapshot of each primary counts.
+    clocks: Clocks,
 }
 
 /// How long a cleanup that failed still tries to note what it removed.
@@ -370,7 +372,7 @@ impl Remover<'_> {
         if acknowledged.at != Some(now) {
             wait_for_replicas(self.writer, self.assignment).await?;
             acknowledged.findings =
-                disk::wait_until_on_disk(self.writer, self.assignment, self.control, &self.stamp).await?;
+                disk::wait_until_on_disk(self.writer, self.assignment, self.control, &mut acknowledged.clocks).await?;
             check_mark(self.writer, self.assignment).await?;
 
             // Waiting itself may have been disturbed; then the look starts over.

@@ -14,16 +14,13 @@ use crate::keyspace::topology::{Primary, Topology};
 use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::Rule;
 use crate::migrations::state_keys::STAGING_PREFIX;
-use crate::model::durability::{self, Disk, DiskFacts};
+use crate::model::durability::{self, Disk, DiskFacts, Moment, Wait};
 use crate::model::estimate::Estimate;
 use crate::model::finding::{Finding, Severity};
-use crate::model::mark::Stamp;
+use crate::model::mark::{Mark, Stamp};
 
 /// How often a primary is asked while it is waited for.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// A snapshot that is asked for sooner after what it must hold could not be told from one that began before.
-const APART_SECONDS: i64 = 2;
 
 /// Returns what cleanup will find, before anything is copied. Nothing of it blocks apply.
 pub(super) async fn foreseen(
@@ -36,7 +33,7 @@ pub(super) async fn foreseen(
         // It leaves no originals.
         Rule::InPlace(_) => return Ok(Vec::new()),
     }
-    let mut findings = expected(keyspace, assignment, |_| i64::MAX, needed).await?;
+    let mut findings = expected(keyspace, assignment, |_| Moment::AHEAD, needed).await?;
     for finding in &mut findings {
         finding.severity = finding.severity.min(Severity::Warning);
     }
@@ -49,7 +46,7 @@ pub(super) async fn findings(
     assignment: &Assignment,
     stamp: &Stamp,
 ) -> Result<Vec<Finding>, Stop> {
-    let since = |facts: &DiskFacts| since(stamp, facts);
+    let since = |facts: &DiskFacts| since(&stamp.server_clocks, facts);
     let mut findings = expected(keyspace, assignment, since, &BTreeMap::new()).await?;
     assignment.terms.accepted.mark(&mut findings);
     Ok(findings)
@@ -58,7 +55,7 @@ pub(super) async fn findings(
 async fn expected(
     keyspace: &Keyspace,
     assignment: &Assignment,
-    since: impl Fn(&DiskFacts) -> i64,
+    since: impl Fn(&DiskFacts) -> Moment,
     needed: &BTreeMap<NodeAddress, Estimate>,
 ) -> Result<Vec<Finding>, Stop> {
     let mut findings = Vec::new();
@@ -71,13 +68,15 @@ async fn expected(
             // Synced within a second or two: nothing that anybody has to know before.
             continue;
         }
-        findings.extend(durability::finding(&facts.node, &facts.judge(since(&facts), None, assignment.terms.save)));
+        let wait = Wait::new(since(&facts), assignment.terms.save);
+        findings.extend(durability::finding(&facts.node, &facts.judge(&wait)));
     }
     Ok(findings)
 }
 
 /// Waits until what the mark proves is on the disk of each primary that no replica acknowledges. Returns what was
-/// found and does not block.
+/// found and does not block. `clocks` are those of the mark; where one is missing, it is noted there first, so that
+/// neither a disturbance nor another attempt begins to wait anew.
 ///
 /// # Errors
 /// [`Stop::PreflightFailed`] where it won't come, or can't be known, and nobody accepted that.
@@ -85,45 +84,69 @@ pub(super) async fn wait_until_on_disk(
     writer: &Writer,
     assignment: &Assignment,
     control: &Control,
-    stamp: &Stamp,
+    clocks: &mut Clocks,
 ) -> Result<Vec<Finding>, Stop> {
+    let topology = writer.topology().await;
+    if alone(assignment, &topology).next().is_some() {
+        note_clocks(writer, assignment, clocks).await?;
+    }
+
     let mut findings = Vec::new();
-    for primary in alone(assignment, &*writer.topology().await) {
-        let waited = wait_for(writer, assignment, control, stamp, primary).await;
+    for primary in alone(assignment, &topology) {
+        let waited = wait_for(writer, assignment, control, clocks, primary).await;
         control.waits_for(None);
         findings.extend(waited?);
     }
     Ok(findings)
 }
 
+/// Adds the present moment of each primary of which the mark tells none: it is another run of it, it owns other slots,
+/// or the mark is of an earlier version.
+async fn note_clocks(writer: &Writer, assignment: &Assignment, clocks: &mut Clocks) -> Result<(), Stop> {
+    let now: Clocks = writer.moments().await?.into_iter().collect();
+    if now.keys().all(|incarnation| clocks.contains_key(incarnation)) {
+        return Ok(());
+    }
+
+    // Of primaries that are no more none comes back.
+    clocks.retain(|incarnation, _| now.contains_key(incarnation));
+    for (incarnation, moment) in now {
+        clocks.entry(incarnation).or_insert(moment);
+    }
+    writer.stamp_mark(&assignment.mark_key(), &[field(clocks)]).await?;
+    Ok(())
+}
+
 async fn wait_for(
     writer: &Writer,
     assignment: &Assignment,
     control: &Control,
-    stamp: &Stamp,
+    clocks: &Clocks,
     primary: &Primary,
 ) -> Result<Option<Finding>, Stop> {
     let facts = writer.disk_facts(primary).await?;
-    let since = since(stamp, &facts);
-
-    let (mut idle_since, mut was_asked, mut has_trace) = (None, false, false);
+    let mut wait = Wait::new(since(clocks, &facts), assignment.terms.save);
+    let (mut has_trace, mut tells_synced) = (false, true);
     loop {
         control.check()?;
         let facts = writer.disk_facts(primary).await?;
-        if !facts.sync_pending && !facts.rewriting {
-            idle_since = idle_since.or(facts.clock);
+        wait.note(&facts);
+        if tells_synced && facts.append_only && !facts.append_failing && !facts.rewriting {
+            match writer.wait_for_append_only_file(primary, LOOK, STAGING_PREFIX).await? {
+                Some(true) => return Ok(None),
+                Some(false) => {}
+                None => tells_synced = false,
+            }
         }
-        let was_refused = was_asked && facts.snapshot_failing && !facts.snapshot_running;
-        let may_ask = assignment.terms.save && !was_refused;
-        match facts.judge(since, idle_since, may_ask) {
+
+        match facts.judge(&wait) {
             Disk::Holds => return Ok(None),
             Disk::WillHold(what) => {
                 has_trace = false;
                 control.waits_for(Some(&what));
-                let is_apart = facts.clock.is_some_and(|clock| clock / 1000 > since.saturating_add(APART_SECONDS));
-                if may_ask && is_apart && !facts.append_only && !facts.snapshot_running {
+                if facts.is_to_be_asked(&wait) {
                     writer.ask_for_snapshot(primary).await?;
-                    was_asked = true;
+                    wait.asks += 1;
                 }
                 control.pause(LOOK).await?;
             }
@@ -152,19 +175,39 @@ fn alone<'a>(assignment: &'a Assignment, topology: &'a Topology) -> impl Iterato
     topology.primaries.iter().filter(move |primary| !is_one_history && unacknowledged(primary))
 }
 
-/// From which second of its clock on a primary's snapshot holds the targets: when they were proven, if this run of the
-/// server owned the same slots then; else only from now on.
-fn since(stamp: &Stamp, facts: &DiskFacts) -> i64 {
-    let now = facts.clock.map_or(i64::MAX, |clock| clock / 1000 + 1);
-    stamp.server_clocks.get(&facts.incarnation).copied().unwrap_or(now)
+/// From when on a primary's snapshot holds the targets: when they were proven, if this run of the server owned the same
+/// slots then; else only from now on.
+fn since(clocks: &Clocks, facts: &DiskFacts) -> Moment {
+    clocks.get(&facts.incarnation).copied().or(facts.moment()).unwrap_or(Moment::AHEAD)
 }
+
+/// When each primary held everything, by what tells that run of it from others.
+pub(super) type Clocks = BTreeMap<String, Moment>;
 
 /// Returns the field of a mark that tells when, by each primary's own clock, everything was in its memory.
 ///
 /// # Errors
 /// Whatever kept a primary from answering.
 pub(super) async fn server_clocks(keyspace: &Keyspace) -> Result<(&'static str, String), Stop> {
-    let clocks = keyspace.clocks().await?;
-    let text: Vec<String> = clocks.iter().map(|(incarnation, second)| format!("{incarnation}={second}")).collect();
-    Ok((Stamp::SERVER_CLOCKS, text.join(" ")))
+    Ok(field(&keyspace.moments().await?.into_iter().collect()))
+}
+
+fn field(clocks: &Clocks) -> (&'static str, String) {
+    let text: Vec<String> = clocks.iter().map(|(incarnation, moment)| format!("{incarnation}={moment}")).collect();
+    (Stamp::SERVER_CLOCKS, text.join(" "))
+}
+
+/// Takes the clocks off a mark, since targets are about to be written behind it that no snapshot since then may hold.
+///
+/// # Errors
+/// Whatever kept Redis from answering.
+pub(super) async fn forget_clocks(writer: &Writer, assignment: &Assignment) -> Result<(), Stop> {
+    let key = assignment.mark_key();
+    match Mark::from_fields(&writer.hash(&key).await?) {
+        Mark::Stamped(stamp) if !stamp.server_clocks.is_empty() => {
+            writer.stamp_mark(&key, &[field(&Clocks::new())]).await?;
+        }
+        Mark::Stamped(_) | Mark::Absent | Mark::Unstamped | Mark::NotApplicable => {}
+    }
+    Ok(())
 }

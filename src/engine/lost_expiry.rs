@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::assignment::Assignment;
 use crate::engine::control::{Advance, Control};
+use crate::engine::disk;
 use crate::engine::equality;
 use crate::engine::huge;
 use crate::engine::pass::{self, Tally};
@@ -41,6 +42,8 @@ impl Tally for Nothing {
 /// What kept the pass from being complete, or [`Stop::ReplicasMissing`].
 pub async fn put_back(writer: &Writer, assignment: &Assignment, control: &Control) -> Result<u64, Stop> {
     let Rule::Rename(rename) = assignment.rule() else { return Ok(0) };
+    disk::forget_clocks(writer, assignment).await?;
+
     let mender = Mender { writer, assignment, control, rename, count: AtomicU64::new(0) };
     let meter = control.meter(Step::Verify, None);
 

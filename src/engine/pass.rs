@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::future::{join, join_all};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{SinkExt, Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -158,9 +158,9 @@ where
 {
     let door = Door::new(control);
     let cease = all.child_token();
-    let (ahead, pages) = mpsc::channel(PAGES_AHEAD);
+    let (ahead, read) = mpsc::channel(PAGES_AHEAD);
     let scan = keyspace.scan(look, prefixes).map_err(Stop::from).take_until(cease.cancelled());
-    let results = pages
+    let results = read
         .map_ok(|page: Vec<RedisKey>| {
             // As large as batches may be when each one's turn comes.
             let mut rest = page.into_iter();
@@ -180,7 +180,8 @@ where
         })
         .try_buffer_unordered(IN_FLIGHT as usize);
     // Pages are read while batches are worked on; the reading ends with who wants them.
-    let (_, worked) = join(scan.map(Ok).forward(ahead), work_off(results, control, meter.step(), &cease, all)).await;
+    let reading = read_ahead(keyspace, look, scan, ahead);
+    let ((), worked) = join(reading, work_off(results, control, meter.step(), &cease, all)).await;
     let Worked { found, counted, ended, waits_for_memory } = worked;
     let ended = match ended {
         Ok(()) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
@@ -249,6 +250,39 @@ async fn waits_for_memory(control: &Control, during: Step, stop: &Stop) -> bool 
     strains(during).contains(&HeldBy::Memory)
         && matches!(stop, Stop::Fault(fault) if fault.class == FaultClass::OutOfMemory)
         && control.throttle().refused().await
+}
+
+/// Reads pages for as long as somebody wants them, and until it is certain that their primary holds keys which nobody
+/// looks for there.
+async fn read_ahead(
+    keyspace: &Keyspace,
+    look: &Look,
+    pages: impl Stream<Item = Result<Vec<RedisKey>, Stop>>,
+    mut ahead: mpsc::Sender<Result<Vec<RedisKey>, Stop>>,
+) {
+    let mut pages = pin!(pages);
+    while let Some(page) = pages.next().await {
+        let checked = match page {
+            Ok(page) => refuse_strays(keyspace, look).await.map(|()| page),
+            Err(stop) => Err(stop),
+        };
+        if ahead.send(checked).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks nobody while there is no sign of strays.
+async fn refuse_strays(keyspace: &Keyspace, look: &Look) -> Result<(), Stop> {
+    if look.certain_stray(&*keyspace.topology().await).is_none() {
+        return Ok(());
+    }
+
+    let topology = keyspace.relearn().await?;
+    match look.certain_stray(&topology) {
+        Some(slot) => Err(strayed(&topology, &look.primary.address, slot)),
+        None => Ok(()),
+    }
 }
 
 fn strayed(topology: &Topology, node: &NodeAddress, slot: u16) -> Stop {

@@ -6,6 +6,7 @@
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::classify;
 use crate::engine::control::Control;
+use crate::engine::disk;
 use crate::engine::huge;
 use crate::engine::journal;
 use crate::engine::stop::Stop;
@@ -40,6 +41,8 @@ pub async fn restore(
     control: &Control,
     sources: &[RedisKey],
 ) -> Result<RestoreReport, Stop> {
+    disk::forget_clocks(writer, assignment).await?;
+
     let mut report = RestoreReport::default();
     for batch in sources.chunks(BATCH) {
         control.check()?;

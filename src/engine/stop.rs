@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use crate::keyspace::replicas::Unacknowledged;
 use crate::keyspace::{Fault, FaultClass};
+use crate::model::acceptance::how_to_accept;
 use crate::model::count::Sample;
-use crate::model::finding::Finding;
+use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::report::ApplyReport;
 
@@ -46,7 +47,9 @@ pub enum Stop {
     },
     /// Targets stand for sources that were deleted after they were copied.
     #[error(
-        "{entries} entries in current form have lost their source since this run began, or were written by the new version; stop the application, remove those that should be gone, and start again"
+        "{}; stop the application, remove those that should be gone, and start again; or, where they should stay, {}",
+        sources_gone(*entries),
+        how_to_accept(FindingCode::SourcesGone)
     )]
     SourcesGone {
         /// How many more entries without a source there are than when the run began.
@@ -85,6 +88,14 @@ fn first_message(findings: &[Finding]) -> String {
         [only] => only.message.clone(),
         [first, rest @ ..] => format!("{} (and {} more findings)", first.message, rest.len()),
     }
+}
+
+/// What is known of targets without a source, whether somebody accepted it or not.
+pub(super) fn sources_gone(entries: u64) -> String {
+    format!(
+        "{entries} entries in current form have lost their source since this run began, or were written by the new \
+         version or by hand"
+    )
 }
 
 fn replicas_message(short: &[Unacknowledged]) -> String {

@@ -15,17 +15,18 @@ use crate::engine::lost_expiry;
 use crate::engine::pass::{self, Tally};
 use crate::engine::settle::{OnDifference, Reopening, on_difference};
 use crate::engine::sourceless;
-use crate::engine::stop::Stop;
+use crate::engine::stop::{Stop, sources_gone};
 use crate::engine::suppose::{Likely, Supposition};
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::supposed::Spare;
 use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::state_keys::STAGING_PREFIX;
 use crate::migrations::{InPlace, Rename, Rule};
+use crate::model::acceptance::AcceptedFindings;
 use crate::model::change;
 use crate::model::count::Sample;
 use crate::model::difference::Difference;
-use crate::model::finding::FindingCode;
+use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
 use crate::model::mapping::UnmigratedReason;
 use crate::model::mark::{Mark, Stamp};
@@ -97,7 +98,7 @@ pub async fn prove(
         // Behind another tool's mark targets are the truth, and what was deleted there is no business of sources.
         let is_run_of_ours = !plan.seen.mark_is_unproven;
         lost = if is_run_of_ours { report.lasting.sourceless().saturating_sub(run.sourceless_before) } else { 0 };
-        if changed == 0 && lost > 0 {
+        if changed == 0 && lost > 0 && !assignment.terms.accepted.contains(FindingCode::SourcesGone) {
             refuse_lost_sources(writer, assignment, control, run).await?;
         } else if changed == 0 {
             wait_for_replicas(writer, assignment).await?;
@@ -106,7 +107,8 @@ pub async fn prove(
             if before.lost_nothing_until(&*writer.topology().await) {
                 let plan_hash = plan.hash.to_string();
                 let token = run.token.clone();
-                return Ok(Proof { report: proven(report), token, plan_hash, has_written: has_written && renames });
+                let report = proven(report, lost, &assignment.terms.accepted);
+                return Ok(Proof { report, token, plan_hash, has_written: has_written && renames });
             }
         }
     }
@@ -342,13 +344,19 @@ async fn compare_forms(
     Ok(report)
 }
 
-/// A pass that wrote nothing compared everything; what it kept differs by decision.
-fn proven(report: ApplyReport) -> VerifyReport {
+/// A pass that wrote nothing compared everything; what it kept differs by decision, and what lost its source was accepted.
+fn proven(report: ApplyReport, lost: u64, accepted: &AcceptedFindings) -> VerifyReport {
+    let mut findings = match lost {
+        0 => Vec::new(),
+        entries => vec![Finding::error(FindingCode::SourcesGone, sources_gone(entries))],
+    };
+    accepted.mark(&mut findings);
     VerifyReport {
         equal: report.already_migrated,
         different: report.conflicts,
         ended: report.ended,
         unmigrated: report.unmigrated,
+        findings,
         ..VerifyReport::default()
     }
 }

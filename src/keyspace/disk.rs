@@ -5,12 +5,13 @@
 use redis::cmd;
 
 use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::patience::retries;
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::server::{Info, info, number};
 use crate::keyspace::topology::Primary;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
-use crate::model::durability::{self, DiskFacts, SavePoint, Snapshot};
+use crate::model::durability::{self, DiskFacts, Moment, SavePoint, Snapshot};
 
 impl Keyspace {
     /// Returns what a primary says about its disk.
@@ -23,19 +24,32 @@ impl Keyspace {
         Ok(read(primary, &info, save_points))
     }
 
-    /// Returns each primary's clock, in seconds, beside what tells this run of it from others.
+    /// Returns the present moment of each primary, beside what tells this run of it from others. One that is away for
+    /// a moment, or replaced, is waited for.
     ///
     /// # Errors
     /// The fault that kept a primary from answering.
-    pub async fn clocks(&self) -> Result<Vec<(String, i64)>, Fault> {
-        let mut clocks = Vec::new();
-        for primary in &self.topology().await.primaries {
-            let server = info(self, &primary.address, "server").await?;
-            if let Some(clock) = clock(&server) {
-                clocks.push((incarnation(primary), clock / 1000));
+    pub async fn moments(&self) -> Result<Vec<(String, Moment)>, Fault> {
+        let mut attempts = retries();
+        loop {
+            match self.moments_now().await {
+                Err(fault) if attempts.pause_after(&fault).await => {
+                    // A failed look is no news: the next attempt itself finds out.
+                    let _ = self.relearn().await;
+                }
+                told => return told,
             }
         }
-        Ok(clocks)
+    }
+
+    async fn moments_now(&self) -> Result<Vec<(String, Moment)>, Fault> {
+        let mut moments = Vec::new();
+        for primary in &self.topology().await.primaries {
+            let info = info(self, &primary.address, "all").await?;
+            let moment = read(primary, &info, None).moment();
+            moments.extend(moment.map(|moment| (incarnation(primary), moment)));
+        }
+        Ok(moments)
     }
 
     /// Not everybody may ask, and not every provider's server answers.
@@ -60,14 +74,15 @@ impl Keyspace {
 }
 
 impl Writer {
-    /// Asks a primary for a snapshot. One that is being taken already is no fault.
+    /// Asks a primary for a snapshot. One that is being taken already is no fault, nor is a server that takes none: what
+    /// comes of it shows.
     ///
     /// # Errors
     /// The fault that kept it from answering, or [`FaultClass::NotPermitted`].
     pub async fn ask_for_snapshot(&self, primary: &Primary) -> Result<(), Fault> {
         // SCHEDULE: while the append-only file is written anew, it is taken afterwards.
         match self.ask_node(&primary.address, cmd("BGSAVE").arg("SCHEDULE").take()).await {
-            Ok(_) | Err(Fault { class: FaultClass::Refused, .. }) => Ok(()),
+            Ok(_) | Err(Fault { class: FaultClass::Refused | FaultClass::UnknownCommand, .. }) => Ok(()),
             Err(fault) => Err(fault),
         }
     }
@@ -76,7 +91,7 @@ impl Writer {
 /// What tells this run of a server from others, and its slots from those that it had at another time: a key that
 /// came later with its slot is on no earlier snapshot.
 fn incarnation(primary: &Primary) -> String {
-    format!("{}:{}:{}", primary.run_id, primary.config_epoch, primary.slots.len())
+    format!("{}:{}:{}", primary.run_id, primary.config_epoch, primary.slots.digest())
 }
 
 fn clock(server: &Info) -> Option<i64> {
@@ -103,6 +118,7 @@ fn read(primary: &Primary, info: &Info, save_points: Option<Vec<SavePoint>>) -> 
         append_failing: failed("aof_last_write_status"),
         sync_pending: number::<u64>(info, "aof_pending_bio_fsync") > 0 || number::<u64>(info, "aof_buffer_length") > 0,
         snapshot,
+        last_save: info.get("rdb_last_save_time").and_then(|second| second.parse().ok()),
         loaded: !was_replica && number::<u64>(info, "rdb_last_load_keys_loaded") > 0,
         snapshot_running: is("rdb_bgsave_in_progress", "1"),
         snapshot_failing: failed("rdb_last_bgsave_status"),

@@ -316,6 +316,10 @@ fn class_named(code: &str) -> Option<FaultClass> {
     })
 }
 
+/// What a script is told that its user may not run a command, or touch a key or a channel: up to Redis 7.0, and since
+/// 7.2 and in Valkey.
+const REFUSED_TO_SCRIPTS: [&str; 3] = ["The user executing the script can't", "ACL failure in script", "NOPERM"];
+
 /// The class of an error whose code says little. Redis 6.2 wraps what is refused inside of a script
 /// (`ERR Error running script (call to f_…): @user_script:1: @user_script: 1: -OOM command not allowed …`), and
 /// every version what keeps a transaction from being run (`EXECABORT Transaction discarded because of: OOM …`).
@@ -327,7 +331,7 @@ fn class_within(detail: &str) -> FaultClass {
         FaultClass::TooManyClients
     } else if detail.contains("OOM command not allowed") {
         FaultClass::OutOfMemory
-    } else if detail.contains("can't run this command or subcommand") || detail.contains("NOPERM") {
+    } else if REFUSED_TO_SCRIPTS.iter().any(|words| detail.contains(words)) {
         FaultClass::NotPermitted
     } else if detail.contains("DUMP payload") || detail.contains("Bad data format") {
         FaultClass::PayloadVersion
@@ -386,10 +390,11 @@ mod tests {
         }
     }
 
-    /// As Redis 6.2.14 and 7.0.15 say it.
+    /// As Redis 6.2.14, 7.0.15, 7.4.1 and 8.2.3 say it.
     #[test]
     fn what_is_wrapped_has_the_class_of_its_own_code() {
         let call = "Error running script (call to f_82cdd3d7ab6b96f9a5947917c9f163ca06cc907a): @user_script:1:";
+        let (old_user, script) = ("The user executing the script can't", " script: 855f52, on @user_script:1.");
         for (code, detail, class) in [
             ("ERR", format!("{call} @user_script: 1: -NOREPLICAS Not enough good"), FaultClass::TooFewReplicas),
             ("ERR", format!("{call} @user_script: 1: -MISCONF Redis is configured"), FaultClass::PersistenceFailing),
@@ -399,6 +404,19 @@ mod tests {
             ("ERR", format!("{call} @user_script: 1: Unknown Redis command called"), FaultClass::UnknownCommand),
             ("ERR", format!("{call} Script attempted to access a non local key"), FaultClass::Refused),
             ("@user_script:", "1: -NOREPLICAS Not enough good".to_owned(), FaultClass::TooFewReplicas),
+            (
+                "ERR",
+                format!("{call} @user_script: 1: {old_user} run this command or subcommand"),
+                FaultClass::NotPermitted,
+            ),
+            (
+                "ERR",
+                format!("{call} @user_script: 1: {old_user} access at least one of the keys"),
+                FaultClass::NotPermitted,
+            ),
+            ("ERR", format!("{old_user} access at least one of the keys{script}"), FaultClass::NotPermitted),
+            ("ERR", format!("ACL failure in script: No permissions to access a key{script}"), FaultClass::NotPermitted),
+            ("ERR", format!("ACL failure in script: User u has no permissions{script}"), FaultClass::NotPermitted),
             ("EXECABORT", "Transaction discarded because of: OOM command".to_owned(), FaultClass::OutOfMemory),
             ("EXECABORT", "Transaction discarded because of previous errors.".to_owned(), FaultClass::Refused),
         ] {

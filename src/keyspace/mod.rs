@@ -17,6 +17,7 @@ pub mod disk;
 pub mod endpoint;
 pub mod fault;
 pub mod lease;
+mod patience;
 pub mod pieces;
 pub mod read;
 pub mod replicas;

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{self, Arc};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::join_all;
 use redis::{Cmd, Value};
 use tokio::sync::{Mutex, RwLock, Semaphore};
@@ -18,12 +17,10 @@ use crate::keyspace::connection::{self, Connection, Identity};
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
 use crate::keyspace::fault::{Fault, FaultClass, Remedy};
 use crate::keyspace::lease::HeldLock;
+use crate::keyspace::patience::{PATIENCE, backoff};
 use crate::keyspace::script::Script;
 use crate::keyspace::server;
 use crate::keyspace::topology::{Primary, Topology};
-
-/// How long a batch is retried before its fault is handed up; long enough for a failover.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the lock may take to be renewed before a connection is used: as long as any answer may.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -418,15 +415,6 @@ impl Keyspace {
             self.drop_connection(node, &identity).await;
         }
     }
-}
-
-pub(super) fn backoff() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(10))
-        .with_max_delay(Duration::from_secs(1))
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 /// Commands with the answers so far.

@@ -13,7 +13,8 @@ use futures::stream;
 use redis::Value;
 
 use crate::keyspace::fault::Fault;
-use crate::keyspace::router::{self, Keyspace};
+use crate::keyspace::patience::{PATIENCE, backoff};
+use crate::keyspace::router::Keyspace;
 use crate::keyspace::topology::{Primary, Topology};
 use crate::keyspace::value;
 use crate::model::key::{RedisKey, match_prefixes};
@@ -29,13 +30,16 @@ pub struct Look {
     pub primary: Primary,
     /// Slots whose keys this look gives.
     pub wanted: SlotSet,
+    /// Slots that were open at any primary at the start.
+    open_before: SlotSet,
     /// Slots that the primary did not own at the start, of which it has keys all the same.
     others: Arc<Mutex<SlotSet>>,
 }
 
 impl Look {
-    fn new(primary: &Primary, wanted: SlotSet) -> Self {
-        Self { primary: primary.clone(), wanted, others: Arc::new(Mutex::new(SlotSet::empty())) }
+    fn new(primary: &Primary, wanted: SlotSet, open_before: &SlotSet) -> Self {
+        let others = Arc::new(Mutex::new(SlotSet::empty()));
+        Self { primary: primary.clone(), wanted, open_before: open_before.clone(), others }
     }
 
     /// Whether it is only there to see that no key is where nobody looks for it.
@@ -48,10 +52,24 @@ impl Look {
     /// move was broken off, and failovers made both ends forget it.
     #[must_use]
     pub fn stray(&self, topology: &Topology) -> Option<u16> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.is_empty() {
+            return None;
+        }
+
         let owns = |slot| topology.owner(slot).is_some_and(|owner| owner.node_id == self.primary.node_id);
         let open = topology.open();
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         others.iter().find(|&slot| !owns(slot) && !open.contains(slot))
+    }
+
+    /// The same, if nothing was moving there when the look began, and nothing is in a `topology` that was learned right
+    /// after a key was seen: time alone won't take that key back.
+    #[must_use]
+    pub fn certain_stray(&self, topology: &Topology) -> Option<u16> {
+        let slot = self.stray(topology)?;
+        let stands = |now: &Primary| self.primary.stood_still(now, &SlotSet::empty());
+        let is_certain = !self.open_before.contains(slot) && topology.silent.is_empty() && topology.all().any(stands);
+        is_certain.then_some(slot)
     }
 
     /// Whether a key is to be given.
@@ -75,12 +93,12 @@ pub fn looks(topology: &Topology, covered: &SlotSet, suspects: &BTreeSet<String>
     }
     let open = topology.open();
     let of_owner =
-        |primary: &Primary| Look::new(primary, topology.owned_by(primary).difference(covered).difference(&open));
+        |primary: &Primary| Look::new(primary, topology.owned_by(primary).difference(covered).difference(&open), &open);
     let is_suspect = |primary: &Primary| primary.open.is_empty() && suspects.contains(&primary.node_id);
     let owners = topology.primaries.iter().map(of_owner);
     let owners = owners.filter(|look| !look.wanted.is_empty() || is_suspect(&look.primary));
     let slotless = topology.bystanders.iter().filter(|primary| primary.slots.is_empty());
-    owners.chain(slotless.map(|primary| Look::new(primary, SlotSet::empty()))).collect()
+    owners.chain(slotless.map(|primary| Look::new(primary, SlotSet::empty(), &open))).collect()
 }
 
 impl Keyspace {
@@ -120,12 +138,12 @@ impl Keyspace {
         pattern: Option<&[u8]>,
     ) -> Result<(Vec<u8>, Vec<Vec<u8>>), Fault> {
         let began = Instant::now();
-        let mut pauses = router::backoff();
+        let mut pauses = backoff();
         loop {
             let page = self.scan_page_once(look, cursor, pattern).await;
             match page {
                 Err(fault) if fault.class.is_passing() => {
-                    if began.elapsed() > router::PATIENCE || !self.may_stand_still(look).await {
+                    if began.elapsed() > PATIENCE || !self.may_stand_still(look).await {
                         return Err(fault);
                     }
                     tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;

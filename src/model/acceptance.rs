@@ -9,9 +9,10 @@ use crate::model::finding::{Finding, FindingCode};
 use crate::model::phase::Step;
 
 /// The findings that may be accepted, and the step that each of them blocks until then.
-const ACCEPTABLE: [(FindingCode, Step); 3] = [
+const ACCEPTABLE: [(FindingCode, Step); 4] = [
     (FindingCode::BracedTenant, Step::Apply),
     (FindingCode::LostExpiry, Step::Apply),
+    (FindingCode::SourcesGone, Step::Apply),
     (FindingCode::NotOnDisk, Step::Cleanup),
 ];
 

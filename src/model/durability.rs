@@ -3,6 +3,8 @@
 //! Owns the decision and its words, as pure functions of what the server says about itself. Asking and waiting are
 //! done elsewhere.
 
+use std::fmt;
+
 use crate::model::acceptance::how_to_accept;
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::time::human_seconds;
@@ -10,6 +12,16 @@ use crate::model::time::human_seconds;
 /// How long after an idle look a further one proves that what was written before the first is synced: Redis syncs
 /// once a second, and looks whether it has to ten times a second.
 const SYNC_MILLIS: i64 = 2_000;
+
+/// How long an append-only file is watched that is never seen without a sync under way.
+const BUSY_MILLIS: i64 = 60_000;
+
+/// A snapshot that is asked for sooner after what it must hold could not be told by its duration from one that began
+/// before.
+const APART_SECONDS: i64 = 2;
+
+/// How often a server is asked for a snapshot before it counts as one that takes none.
+const ASKS_LIMIT: u32 = 10;
 
 /// `save 60 10000`: a snapshot is taken when so many seconds have passed and so many keys were changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +39,39 @@ pub fn save_points(setting: &str) -> Vec<SavePoint> {
     numbers.chunks_exact(2).map(|point| SavePoint { seconds: point[0], changes: point[1] }).collect()
 }
 
+/// A moment of a primary's own clock at which its memory held everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The second, or the one before.
+    pub second: i64,
+    /// The second at which its last snapshot had ended, if none was under way then.
+    pub last_save: Option<i64>,
+}
+
+impl Moment {
+    /// After everything that can have happened: no snapshot holds what is still to come.
+    pub const AHEAD: Self = Self { second: i64::MAX, last_save: None };
+
+    /// Reads what [`Moment`]'s display wrote, or the second alone that earlier versions wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (second, last_save) = match text.split_once('/') {
+            Some((second, last_save)) => (second, Some(last_save.parse().ok()?)),
+            None => (text, None),
+        };
+        Some(Self { second: second.parse().ok()?, last_save })
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.last_save {
+            Some(last_save) => write!(f, "{}/{last_save}", self.second),
+            None => write!(f, "{}", self.second),
+        }
+    }
+}
+
 /// A snapshot that was taken since the server started, by the server's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
@@ -40,6 +85,41 @@ impl Snapshot {
     /// Returns a second before which it surely had not begun. Both figures are cut to seconds, one clock apart.
     fn began_after(self) -> i64 {
         self.ended - self.took - 1
+    }
+}
+
+/// What waiting for a primary's disk goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// From when on a snapshot holds the targets.
+    pub since: Moment,
+    /// Whether a snapshot may be asked for.
+    pub may_ask: bool,
+    /// How often one was asked for.
+    pub asks: u32,
+    /// When its append-only file was first seen that is not being written anew, in milliseconds of its clock.
+    pub appends_since: Option<i64>,
+    /// When that file was first seen without a sync under way.
+    pub idle_since: Option<i64>,
+}
+
+impl Wait {
+    /// At its beginning.
+    #[must_use]
+    pub fn new(since: Moment, may_ask: bool) -> Self {
+        Self { since, may_ask, asks: 0, appends_since: None, idle_since: None }
+    }
+
+    /// Takes note of another look.
+    pub fn note(&mut self, facts: &DiskFacts) {
+        if facts.rewriting {
+            (self.appends_since, self.idle_since) = (None, None);
+            return;
+        }
+        self.appends_since = self.appends_since.or(facts.clock);
+        if !facts.sync_pending {
+            self.idle_since = self.idle_since.or(facts.clock);
+        }
     }
 }
 
@@ -63,6 +143,8 @@ pub struct DiskFacts {
     pub sync_pending: bool,
     /// The last snapshot of this run of the server.
     pub snapshot: Option<Snapshot>,
+    /// When the last snapshot ended that succeeded, in seconds; the server's start before the first.
+    pub last_save: Option<i64>,
     /// Whether a file of an earlier run was loaded at the start.
     pub loaded: bool,
     /// A snapshot is being taken.
@@ -89,23 +171,25 @@ pub enum Disk {
 }
 
 impl DiskFacts {
-    /// Judges whether everything that was in memory at `since` (in seconds of the server's clock; `i64::MAX` where it
-    /// can't be told) is on disk. With `may_ask` a snapshot comes because it is asked for.
-    /// `idle_since` is when its append-only file was first seen without a sync under way, in milliseconds.
+    /// Returns this moment, if the server tells its time.
     #[must_use]
-    pub fn judge(&self, since: i64, idle_since: Option<i64>, may_ask: bool) -> Disk {
-        if self.clock.is_none() {
-            return Disk::Unsure("it does not tell its time");
-        }
+    pub fn moment(&self) -> Option<Moment> {
+        let last_save = self.last_save.filter(|_| !self.snapshot_running);
+        self.clock.map(|clock| Moment { second: clock / 1000, last_save })
+    }
+
+    /// Judges whether everything that was in memory at [`Wait::since`] is on disk.
+    #[must_use]
+    pub fn judge(&self, wait: &Wait) -> Disk {
+        let Some(clock) = self.clock else { return Disk::Unsure("it does not tell its time") };
         if self.append_only {
-            return self.judge_append_only(idle_since);
+            return self.judge_append_only(clock, wait);
         }
-        // How long the last child took says nothing about the last snapshot if that child failed.
-        if !self.snapshot_failing && self.snapshot.is_some_and(|snapshot| snapshot.began_after() > since) {
+        if self.has_saved_since(wait.since) {
             return Disk::Holds;
         }
-        if may_ask {
-            return Disk::WillHold(format!("the snapshot of {} that was asked for", self.node));
+        if wait.may_ask {
+            return self.judge_asked(wait);
         }
 
         match self.save_points.as_deref() {
@@ -122,18 +206,51 @@ impl DiskFacts {
         }
     }
 
-    fn judge_append_only(&self, idle_since: Option<i64>) -> Disk {
+    /// Whether a snapshot asked for now could be told from one that began too early, and may be needed.
+    #[must_use]
+    pub fn is_to_be_asked(&self, wait: &Wait) -> bool {
+        let is_apart = |clock: i64| match wait.since.last_save {
+            Some(last_save) => clock / 1000 > last_save,
+            None => clock / 1000 > wait.since.second.saturating_add(APART_SECONDS),
+        };
+        wait.may_ask && !self.append_only && !self.snapshot_running && self.clock.is_some_and(is_apart)
+    }
+
+    fn has_saved_since(&self, since: Moment) -> bool {
+        // None was under way then, so one that ended since has begun since.
+        let is_another = since.last_save.is_some() && self.last_save.is_some() && self.last_save != since.last_save;
+        // How long the last child took says nothing about the last snapshot if that child failed.
+        let began_later =
+            !self.snapshot_failing && self.snapshot.is_some_and(|snapshot| snapshot.began_after() > since.second);
+        is_another || began_later
+    }
+
+    fn judge_asked(&self, wait: &Wait) -> Disk {
+        if wait.asks > 0 && self.snapshot_failing && !self.snapshot_running {
+            return Disk::Unsure("the snapshot that it was asked for failed: its log says why");
+        }
+        if wait.asks >= ASKS_LIMIT && !self.snapshot_running {
+            return Disk::Unsure("it takes no snapshot when it is asked for one (BGSAVE)");
+        }
+        Disk::WillHold(format!("the snapshot of {} that was asked for", self.node))
+    }
+
+    fn judge_append_only(&self, clock: i64, wait: &Wait) -> Disk {
         if self.append_failing {
             return Disk::Unsure("the last write to its append-only file failed");
         }
         if self.rewriting {
             return Disk::WillHold(format!("{} to finish writing its append-only file anew", self.node));
         }
-        let is_synced = |idle| self.clock.is_none_or(|clock| clock >= idle + SYNC_MILLIS);
-        match idle_since {
-            Some(idle) if !self.sync_pending && is_synced(idle) => Disk::Holds,
-            Some(_) | None => Disk::WillHold(format!("{} to sync its append-only file", self.node)),
+        if !self.sync_pending && wait.idle_since.is_some_and(|idle| clock >= idle + SYNC_MILLIS) {
+            return Disk::Holds;
         }
+        if wait.appends_since.is_some_and(|since| clock > since + BUSY_MILLIS) {
+            return Disk::Unsure(
+                "it writes so much that its append-only file is never seen synced; WAITAOF, since Redis 7.2, would tell",
+            );
+        }
+        Disk::WillHold(format!("{} to sync its append-only file", self.node))
     }
 
     fn own_snapshot(&self, seconds: u64) -> String {
@@ -182,7 +299,11 @@ mod tests {
     use super::*;
     use crate::model::finding::Severity;
 
-    const SINCE: i64 = 1_000;
+    const SINCE: Moment = Moment { second: 1_000, last_save: None };
+
+    fn wait() -> Wait {
+        Wait::new(SINCE, false)
+    }
 
     fn facts() -> DiskFacts {
         DiskFacts {
@@ -194,6 +315,7 @@ mod tests {
             append_failing: false,
             sync_pending: false,
             snapshot: None,
+            last_save: Some(500),
             loaded: false,
             snapshot_running: false,
             snapshot_failing: false,
@@ -206,7 +328,7 @@ mod tests {
     }
 
     fn severity(facts: &DiskFacts, may_ask: bool) -> Option<Severity> {
-        finding(&facts.node, &facts.judge(SINCE, None, may_ask)).map(|finding| finding.severity)
+        finding(&facts.node, &facts.judge(&Wait::new(SINCE, may_ask))).map(|finding| finding.severity)
     }
 
     #[test]
@@ -221,17 +343,17 @@ mod tests {
             (900, 0, false),
         ] {
             let facts = DiskFacts { snapshot: Some(Snapshot { ended, took }), ..facts() };
-            assert_eq!(facts.judge(SINCE, None, false) == Disk::Holds, holds, "{ended} {took}");
+            assert_eq!(facts.judge(&wait()) == Disk::Holds, holds, "{ended} {took}");
         }
         let failed_since =
             DiskFacts { snapshot: Some(Snapshot { ended: 1_500, took: 1 }), snapshot_failing: true, ..facts() };
         assert_eq!(
-            failed_since.judge(SINCE, None, false),
+            failed_since.judge(&wait()),
             Disk::Unsure("its last snapshot failed"),
             "the time that it took is that of the one that failed"
         );
         let timeless = DiskFacts { clock: None, snapshot: Some(Snapshot { ended: 1_500, took: 1 }), ..facts() };
-        assert_eq!(timeless.judge(SINCE, None, true), Disk::Unsure("it does not tell its time"));
+        assert_eq!(timeless.judge(&Wait::new(SINCE, true)), Disk::Unsure("it does not tell its time"));
     }
 
     #[test]
@@ -258,17 +380,81 @@ mod tests {
         }
     }
 
+    /// Seconds leave open which of two came first; that none was under way does not.
+    #[test]
+    fn another_snapshot_than_the_last_one_counts_if_none_was_under_way() {
+        let since = |last_save| Wait::new(Moment { second: 1_000, last_save }, false);
+        let saved = |ended| DiskFacts {
+            snapshot: Some(Snapshot { ended, took: 0 }),
+            last_save: Some(ended),
+            clock: Some(1_003_000),
+            ..facts()
+        };
+        assert_eq!(saved(1_001).judge(&since(Some(999))), Disk::Holds);
+        assert_ne!(saved(1_001).judge(&since(None)), Disk::Holds, "one was under way");
+        assert_ne!(saved(999).judge(&since(Some(999))), Disk::Holds, "it is the same");
+        let failed_since = DiskFacts { snapshot_failing: true, ..saved(1_001) };
+        assert_eq!(failed_since.judge(&since(Some(999))), Disk::Holds, "one succeeded before");
+
+        let at = |second: i64| DiskFacts { clock: Some(second * 1_000), ..facts() };
+        assert_eq!(at(1_000).moment(), Some(Moment { second: 1_000, last_save: Some(500) }));
+        let running = DiskFacts { snapshot_running: true, ..at(1_000) };
+        assert_eq!(running.moment(), Some(Moment { second: 1_000, last_save: None }));
+
+        let asking = |last_save| Wait { may_ask: true, ..since(last_save) };
+        assert!(at(1_001).is_to_be_asked(&asking(Some(1_000))) && !at(1_000).is_to_be_asked(&asking(Some(1_000))));
+        assert!(at(1_003).is_to_be_asked(&asking(None)) && !at(1_002).is_to_be_asked(&asking(None)));
+        assert!(!at(1_003).is_to_be_asked(&since(None)), "nobody wants it to be asked");
+    }
+
+    #[test]
+    fn who_is_asked_in_vain_is_not_asked_for_ever() {
+        let asked = |asks| Wait { asks, ..Wait::new(SINCE, true) };
+        assert!(matches!(facts().judge(&asked(9)), Disk::WillHold(_)));
+        assert!(matches!(facts().judge(&asked(10)), Disk::Unsure(why) if why.contains("BGSAVE")));
+        let running = DiskFacts { snapshot_running: true, ..facts() };
+        assert!(matches!(running.judge(&asked(10)), Disk::WillHold(_)), "it comes");
+        let failed = DiskFacts { snapshot_failing: true, ..facts() };
+        assert!(matches!(failed.judge(&asked(0)), Disk::WillHold(_)), "that was another");
+        assert!(matches!(failed.judge(&asked(1)), Disk::Unsure(_)));
+    }
+
+    #[test]
+    fn moments_are_read_as_they_are_written() {
+        for moment in [Moment { second: 7, last_save: None }, Moment { second: 7, last_save: Some(5) }] {
+            assert_eq!(Moment::parse(&moment.to_string()), Some(moment));
+        }
+        assert_eq!(Moment::parse("7/"), None);
+        assert_eq!(Moment::parse(""), None);
+    }
+
     #[test]
     fn an_append_only_file_counts_once_it_is_synced() {
         let on = DiskFacts { append_only: true, ..facts() };
-        assert_ne!(on.judge(SINCE, None, false), Disk::Holds);
-        assert_ne!(on.judge(SINCE, Some(1_998_001), false), Disk::Holds);
-        assert_eq!(on.judge(SINCE, Some(1_998_000), false), Disk::Holds);
+        let idle = |since| Wait { idle_since: Some(since), ..wait() };
+        assert_ne!(on.judge(&wait()), Disk::Holds);
+        assert_ne!(on.judge(&idle(1_998_001)), Disk::Holds);
+        assert_eq!(on.judge(&idle(1_998_000)), Disk::Holds);
         for not_yet in [DiskFacts { sync_pending: true, ..on.clone() }, DiskFacts { rewriting: true, ..on.clone() }] {
-            assert!(matches!(not_yet.judge(SINCE, Some(0), false), Disk::WillHold(_)), "{not_yet:?}");
+            assert!(matches!(not_yet.judge(&idle(0)), Disk::WillHold(_)), "{not_yet:?}");
         }
         let failing = DiskFacts { append_failing: true, ..on };
         assert_eq!(severity(&failing, true), Some(Severity::Error));
+    }
+
+    #[test]
+    fn an_append_only_file_that_is_never_at_rest_is_not_waited_for_without_end() {
+        let busy =
+            |second: i64| DiskFacts { append_only: true, sync_pending: true, clock: Some(second * 1_000), ..facts() };
+        let mut wait = wait();
+        wait.note(&busy(1));
+        assert!(matches!(busy(61).judge(&wait), Disk::WillHold(_)));
+        assert!(matches!(busy(62).judge(&wait), Disk::Unsure(why) if why.contains("WAITAOF")));
+
+        // Writing it anew takes as long as it takes.
+        wait.note(&DiskFacts { rewriting: true, ..busy(70) });
+        wait.note(&busy(71));
+        assert!(matches!(busy(80).judge(&wait), Disk::WillHold(_)));
     }
 
     #[test]

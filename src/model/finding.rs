@@ -50,6 +50,8 @@ pub enum FindingCode {
     AmbiguousTarget,
     /// Targets behind another tool's mark that lost the expiry of their source.
     LostExpiry,
+    /// Targets that have no source any more, though the run began with one.
+    SourcesGone,
     /// A TLS certificate ends soon.
     Certificate,
     /// Targets that only a server's memory holds when their originals are removed.

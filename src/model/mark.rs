@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::durability::Moment;
 use crate::model::time::UnixMillis;
 
 /// The field by which an initialisation of a fresh keyspace stamps a mark; its value is a random token.
@@ -41,8 +42,8 @@ pub struct Stamp {
     pub owner: Option<(String, String)>,
     /// The migration's parameters under which it was applied; absent for a fresh keyspace's mark.
     pub parameters: Option<String>,
-    /// The second of each primary's own clock at which it held everything, by what tells that run of it from others.
-    pub server_clocks: BTreeMap<String, i64>,
+    /// When each primary held everything, by what tells that run of it from others.
+    pub server_clocks: BTreeMap<String, Moment>,
     /// Keys under tenants with braced ids that were nobody's target when it was proven; absent where nobody counted.
     pub keys_apart: Option<u64>,
     /// Originals that a cleanup which has not ended removed so far.
@@ -50,7 +51,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The field for [`Stamp::server_clocks`]: `<run>=<second>`, with spaces between.
+    /// The field for [`Stamp::server_clocks`]: `<run>=<moment>`, with spaces between.
     pub const SERVER_CLOCKS: &'static str = "server_clocks";
 
     /// The field for [`Stamp::keys_apart`].
@@ -111,10 +112,10 @@ impl Mark {
     }
 }
 
-fn clocks(text: &str) -> BTreeMap<String, i64> {
+fn clocks(text: &str) -> BTreeMap<String, Moment> {
     let clock = |clock: &str| {
-        let (run, second) = clock.split_once('=')?;
-        Some((run.to_owned(), second.parse().ok()?))
+        let (run, moment) = clock.split_once('=')?;
+        Some((run.to_owned(), Moment::parse(moment)?))
     };
     text.split(' ').filter_map(clock).collect()
 }
@@ -147,9 +148,10 @@ mod tests {
             Mark::Stamped(stamp) => stamp.server_clocks,
             other => panic!("{other:?}"),
         };
+        let moment = |second, last_save| Moment { second, last_save };
         assert_eq!(
-            clocks("a:1:5461=1700000000 b:2:5461=7"),
-            [("a:1:5461".into(), 1_700_000_000), ("b:2:5461".into(), 7)].into()
+            clocks("a:1:5461=1700000000 b:2:5461=7/5"),
+            [("a:1:5461".into(), moment(1_700_000_000, None)), ("b:2:5461".into(), moment(7, Some(5)))].into()
         );
         assert!(clocks("").is_empty() && clocks("a:1").is_empty());
     }

@@ -106,6 +106,8 @@ pub struct VerifyReport {
     pub ended: u64,
     /// Keys that no rule maps.
     pub unmigrated: Unmigrated,
+    /// What would have kept the mark back, and was accepted.
+    pub findings: Vec<Finding>,
 }
 
 impl VerifyReport {
@@ -125,6 +127,7 @@ impl VerifyReport {
         self.ended += other.ended;
         self.sample.merge(other.sample);
         self.unmigrated.merge(other.unmigrated);
+        self.findings.extend(other.findings);
     }
 }
 

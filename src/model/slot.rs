@@ -2,6 +2,8 @@
 //!
 //! Source: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>.
 
+use sha2::{Digest, Sha256};
+
 use crate::model::key::RedisKey;
 
 /// Number of slots in a Redis Cluster.
@@ -96,6 +98,13 @@ impl SlotSet {
     /// The slots in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         (0..SLOTS).filter(|&slot| self.contains(slot))
+    }
+
+    /// A short text that tells this set from others.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|word| word.to_be_bytes()).collect();
+        hex::encode(&Sha256::digest(&bytes)[..8])
     }
 
     fn zip(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Self {

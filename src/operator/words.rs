@@ -138,6 +138,7 @@ fn applied(hold: &Hold, report: &ApplyReport) -> Verdict {
 
 fn verified(report: &VerifyReport) -> Verdict {
     let message = format!("{} entries are as they should be; the mark is written", report.equal);
+    let message = message + &accepted(&report.findings);
     Verdict::new(Reason::Progressing, format!("verified: {message}"))
         .reached(TargetPhase::Applied, Reason::Complete, "every entry is at its target")
         .reached(TargetPhase::Verified, Reason::Complete, message)

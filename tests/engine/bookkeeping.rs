@@ -159,6 +159,40 @@ async fn a_deletion_between_two_attempts_gets_no_mark() {
     bench.assert_no_mark().await;
 }
 
+/// An entry that somebody adds by hand looks like one whose source was deleted: a person knows better.
+#[tokio::test]
+async fn entries_without_a_source_are_accepted_by_name() {
+    let server = Redis::start(false).await;
+    let bench = Bench::new(&server.endpoint());
+    let redis = &bench.redis;
+    let expected = load_tenants(redis, KeyLayout::Outpost).await;
+    let held = bench.hold().await;
+    let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
+    held.apply(&Control::unattended(), &plan, &run).await.expect("a copy");
+    hset(redis, b"tenant:{by_hand}:tenant", "id", "by_hand").await;
+
+    let stop = held.prove(&Control::unattended(), &plan, &run).await.map(|_| ()).expect_err("one without a source");
+    held.release().await;
+    assert_one_is_missed(&stop);
+    let said = stop.to_string();
+    assert!(said.contains("--accept-finding SourcesGone") && said.contains("spec.acceptFindings"), "{said}");
+    bench.assert_no_mark().await;
+
+    let unaccepted = bench.plan().await.expect("a plan").hash;
+    let cli = CommandLine::at(redis).flags(&["--output", "json"]);
+    let refused = cli.run(&["apply", "--yes"]).await.expect(1);
+    assert!(refused.stderr.contains("--accept-finding SourcesGone"), "{}", refused.stderr);
+    let applied = cli.run(&["apply", "--yes", "--accept-finding", "SourcesGone"]).await.expect(0).event("applied");
+    let found = &applied["findings"][0];
+    assert_eq!((&found["code"], &found["accepted"]), (&json!("SourcesGone"), &json!(true)), "{applied}");
+    assert_settled(&bench.snapshot().await.1);
+    let (data, _) = bench.snapshot().await;
+    assert!(data.contains_key(&b"tenant:{by_hand}:tenant"[..]), "nothing is removed for it");
+    let others = data.filter(|key, _| key != b"tenant:{by_hand}:tenant");
+    expected.migrated().assert_same(&others, "migrated");
+    assert_ne!(bench.accepting(&["SourcesGone"]).plan().await.expect("a plan").hash, unaccepted, "hashed");
+}
+
 /// What ends by itself behind the copy ends at its target too: the sums come out, without another pass.
 #[rstest]
 #[case::one_server(false)]

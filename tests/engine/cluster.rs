@@ -298,6 +298,23 @@ async fn replicas_of_a_dead_primary_have_not_acknowledged() {
     assert!(answer.await.is_err(), "a dead primary acknowledged");
 }
 
+/// What comes right before the mark waits for a failover as everything else does.
+#[tokio::test]
+async fn a_failover_right_before_the_barrier_is_waited_for() {
+    let cluster = start().await;
+    let mut bench = Bench::new(&cluster.endpoint());
+    bench.life = Duration::from_secs(60);
+    Expected::load(&bench.redis, 20).await;
+    let held = bench.hold().await;
+    wait_replicated(&mut cluster.connection(2).await, 1).await;
+    cluster.kill_node(2);
+
+    let short =
+        held.writer.wait_for_replicas(MinReplicas::OneIfAny, REPLICA_PATIENCE, "outpost:migration:staging:").await;
+    assert_eq!(short, Ok(Vec::new()), "once its replica is promoted");
+    held.release().await;
+}
+
 fn random_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     rand::rng().fill(&mut bytes[..]);

@@ -102,6 +102,33 @@ async fn keys_that_lie_where_nobody_looks_keep_a_run_from_its_mark(#[case] besid
     expected.assert_migrated(&bench).await;
 }
 
+/// Time cures nothing there, so a run says at once what it has seen.
+#[tokio::test]
+async fn a_run_stops_as_soon_as_it_is_certain_of_stray_keys() {
+    let cluster = Cluster::start(3, 0, Options::default()).await;
+    let bench = Bench::new(&cluster.endpoint());
+    Expected::load(&bench.redis, 300).await;
+    let slot = slot(b"tenant:tenant_1");
+    let from = cluster.owner(slot).await;
+    let to = (from + 1) % 3;
+    let (moved, _) = cluster.open_slot(slot, from, to).await;
+    assert!(moved > 0, "the fault did not hit");
+    for node in [to, from] {
+        cluster.stabilize_slot(slot, node).await;
+    }
+
+    // Slots that may become coverable are waited for a minute.
+    let keyspace = bench.keyspace().await;
+    let control = Control::unattended();
+    let comparing = verify::compare(&keyspace, &bench.assignment, &control, None);
+    let compared = tokio::time::timeout(Duration::from_secs(20), comparing).await.expect("an answer at once");
+    let example = match &compared {
+        Err(Stop::Incomplete { example, .. }) => example,
+        other => panic!("{other:?}"),
+    };
+    assert!(example.contains(&cluster.addr(to)) && example.contains("IMPORTING"), "{example}");
+}
+
 /// How often a node was asked for the topology.
 async fn times_asked(cluster: &Cluster, node: usize) -> u64 {
     let mut connection = cluster.connection(node).await;

@@ -254,6 +254,39 @@ async fn what_an_old_server_refuses_inside_of_scripts_is_named() {
     held.release().await;
 }
 
+/// Each version has words of its own for what a user may not do inside of a script.
+#[rstest]
+#[tokio::test]
+async fn what_a_user_may_not_do_inside_of_scripts_is_named(
+    #[values(None, Some(OLD), Some("redis-7.4.1"), Some("redis-8.2.3"), Some("valkey-9.1.2"))] server: Option<
+        &'static str,
+    >,
+) {
+    let users = vec![
+        "narrow on >secret ~outpost:* ~.outpost:* &* +@all".to_owned(),
+        "unwriting on >secret ~* &* +@all -hset".to_owned(),
+    ];
+    let redis = Standalone::start(Options { server, acl_users: users, ..Options::default() }).await;
+    let bench = |user: &str| {
+        let mut bench = Bench::new(&redis.endpoint());
+        bench.endpoint.username = Some(user.to_owned());
+        bench.endpoint.password = Some("secret".to_owned().into());
+        bench
+    };
+    let keys = [RedisKey::from("tenant:a".to_owned())];
+
+    let narrow = bench("narrow");
+    let read = narrow.keyspace().await.exist(&keys).await;
+    assert_eq!(read.map_err(|fault| fault.class), Err(FaultClass::NotPermitted), "a key that it may not read");
+
+    let unwriting = bench("unwriting");
+    let held = unwriting.hold().await;
+    let run = RedisKey::new(RUN.to_vec());
+    let written = held.writer.write_run(&run, Duration::from_secs(60), &[("token", "t".to_owned())]).await;
+    assert_eq!(written.map_err(|fault| fault.class), Err(FaultClass::NotPermitted), "a command that it may not run");
+    held.release().await;
+}
+
 /// When the fields of a hash end, by the server's own word.
 async fn field_ends(redis: &Endpoint, key: &str, fields: &[&str]) -> Vec<i64> {
     let mut command = redis::cmd("HPEXPIRETIME");

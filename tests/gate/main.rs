@@ -583,6 +583,39 @@ async fn waiting_behind_a_false_mark_does_not_compare_all_the_time() {
     CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
 }
 
+/// What a cleanup notes in a mark on its way says nothing that a gate waits for.
+#[tokio::test]
+async fn a_cleanup_that_counts_makes_no_gate_look_again() {
+    let server = start().await;
+    let redis = server.endpoint();
+    Expected::load(&redis, 6000).await;
+    let line = command_line(&redis);
+    line.run(&["apply", "001_hash_tags", "--yes"]).await.assert_code(0);
+    for name in &MIGRATIONS[1..] {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    let waiting = line.start(&["init", "--current", "--wait", "5m"]);
+    let has_looked = async || waiting.log().contains("marked by another tool");
+    eventually_true(Duration::from_secs(30), "it has looked", has_looked).await;
+
+    let counters = reset_counters(&redis).await;
+    let reads = 4 * MIGRATIONS.len() as u64;
+    let mut removed = 0;
+    let mut connection = server.connection().await;
+    eventually_true(Duration::from_secs(30), "the marks are read again and again", async || {
+        removed += 1;
+        let note = redis::cmd("HSET").arg("outpost:migration:001_hash_tags").arg("cleanup_removed").arg(removed).take();
+        note.exec_async(&mut connection).await.expect("HSET");
+        called(&mut counters.clone()).await.get("hgetall").is_some_and(|calls| *calls >= reads)
+    })
+    .await;
+    let called = called(&mut counters.clone()).await;
+    assert!(!called.contains_key("scan"), "{called:?}");
+
+    line.run(&["apply", "--all", "--yes"]).await.assert_code(0);
+    CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
+}
+
 #[tokio::test]
 async fn waiting_ends_with_its_time() {
     let server = start().await;
@@ -821,15 +854,76 @@ async fn of_many_gates_behind_a_false_mark_one_looks() {
     let together = scans().await;
     assert!(together < 3 * one_look, "{together} pages were read by six gates, {one_look} by one");
 
-    // A pod that does not wait is told why it can't know more.
-    let ran = line.run(&["init", "--current"]).await;
-    ran.assert_code(1).assert_said("marked by another tool").assert_said("another gate");
+    // A pod that does not wait says why it can't know more.
+    let short = line.start(&["init", "--current"]);
+    eventually_true(Duration::from_secs(30), "it says so", async || short.log().contains("another gate")).await;
     line.run(&["apply", "--all", "--yes"]).await.assert_code(0);
+    CommandLine::end(&short).await.assert_code(0).assert_said("Current");
     for gate in &waiting {
         CommandLine::end(gate).await.assert_code(0).assert_said("Current");
     }
     let state = snapshot(&redis).await.filter(|key, _| is_state(key));
     assert!(!state.contains_key(GATE_CLAIM), "the claim is given back");
+}
+
+/// Pods that restart with backoff start together, and the first of them proves the marks for all.
+#[tokio::test]
+async fn a_gate_that_does_not_wait_waits_for_the_look_that_is_under_way() {
+    let server = start().await;
+    let redis = server.endpoint();
+    set_fields(&redis, "tenant:{a}:tenant", &[("id", "a"), ("created_at", "1"), ("entity", "tenant")]).await;
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    load(&redis, [Entry::new(GATE_CLAIM, Value::string("another"))]).await;
+    let line = command_line(&redis);
+    let waiting = line.start(&["init", "--current"]);
+    let says_so = async || waiting.log().contains("another gate");
+    eventually_true(Duration::from_secs(30), "it says what it waits for", says_so).await;
+    // The other one has stamped what it proved.
+    for name in MIGRATIONS {
+        let stamp = [("verified_at", OTHERS_TIME), ("status", "applied"), ("applied_at", OTHERS_TIME)];
+        set_fields(&redis, &format!("outpost:migration:{name}"), &stamp).await;
+    }
+    CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
+}
+
+/// Who can't look must not keep others from it.
+#[tokio::test]
+async fn a_gate_that_can_not_look_gives_its_claim_back() {
+    let server = start().await;
+    let redis = server.endpoint();
+    add_legacy_tenant(&redis, "a").await;
+    for name in MIGRATIONS {
+        mark_as_others_do(&redis, "", name).await;
+    }
+    let mut connection = server.connection().await;
+    let line = command_line(&redis);
+    let waiting = line.start(&["init", "--current", "--wait", "5m"]);
+    let has_looked = async || waiting.log().contains("but not applied to 1 entry");
+    eventually_true(Duration::from_secs(30), "it has looked", has_looked).await;
+
+    // Its claim's connection stays, and is one of the two that there may be from now on.
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.expect("CLIENT LIST");
+    assert!(clients.contains("name=outpost-migrate:claim"), "{clients}");
+    let limit = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(2).take();
+    limit.exec_async(&mut connection).await.expect("CONFIG SET");
+    for client in clients.lines().filter(|client| !client.contains("name=outpost-migrate:claim")) {
+        let id = client.split(' ').find_map(|word| word.strip_prefix("id=")).expect("an id");
+        let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).arg("SKIPME").arg("yes").take();
+        kill.exec_async(&mut connection).await.expect("CLIENT KILL");
+    }
+
+    // In the server's words, or in ours where it closed the connection before they were read.
+    let can_not_look = async || waiting.log().contains("clients");
+    // A lost connection is retried for long before it counts as one.
+    eventually_true(Duration::from_secs(90), "it can't look", can_not_look).await;
+    let is_free = async || {
+        let exists = redis::cmd("EXISTS").arg(GATE_CLAIM).query_async::<u8>(&mut connection.clone()).await;
+        exists.expect("EXISTS") == 0
+    };
+    eventually_true(Duration::from_secs(5), "another may claim the look", is_free).await;
+    assert_eq!(waiting.exit_status(), None, "it waits on");
 }
 
 /// The claim of a gate that died ends by itself, and the next one looks.
