@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::operator::retry::ErrorKind;
 use crate::operator::worker::{Report, Worker};
 
 /// The generation and the request that an attempt was made for.
@@ -23,6 +24,8 @@ pub struct Place {
     pub tried: Option<Asked>,
     /// When progress was last written.
     pub progress_written: Option<Instant>,
+    /// The kind of the last reconcile's error, and how many there were in a row.
+    pub failed: Option<(ErrorKind, u32)>,
     /// The version in which the resource was last read, and when it was first read in this version.
     pub read: Option<(String, Instant)>,
 }
@@ -90,6 +93,38 @@ impl Desk {
     pub fn rest(&self, uid: &str, pause: Duration) {
         self.at(uid, |place| {
             place.worker = None;
+            place.rest_until = Some(Instant::now() + pause);
+        });
+    }
+
+    /// A reconcile failed; returns whether the one before did not fail in this way, and how many failed in a row.
+    pub fn failed(&self, uid: &str, kind: ErrorKind) -> (bool, u32) {
+        self.at(uid, |place| {
+            let (is_news, count) = match place.failed {
+                Some((before, count)) => (before != kind, count.saturating_add(1)),
+                None => (true, 1),
+            };
+            place.failed = Some((kind, count));
+            (is_news, count)
+        })
+    }
+
+    /// The API server answered: what only waiting mends is over. Returns whether something is.
+    pub fn answered(&self, uid: &str) -> bool {
+        self.at(uid, |place| place.failed.take_if(|(kind, _)| !kind.needs_somebody()).is_some())
+    }
+
+    /// The API server took a write: whatever was wrong is over. Returns whether something was.
+    pub fn written(&self, uid: &str) -> bool {
+        self.at(uid, |place| place.failed.take().is_some())
+    }
+
+    /// The lock is given back, and another attempt is due after `pause`.
+    pub fn give_up(&self, uid: &str, pause: Duration) {
+        self.at(uid, |place| {
+            if let Some(worker) = place.worker.take() {
+                worker.stop();
+            }
             place.rest_until = Some(Instant::now() + pause);
         });
     }

@@ -1,5 +1,6 @@
 //! Probes and metrics over HTTP. Probes depend neither on Redis nor on a lock.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,12 +25,22 @@ pub struct Health {
     pub ready: Arc<AtomicBool>,
 }
 
-/// Binds the address, so that a taken port is told at once.
+/// Binds the first of these addresses that this machine has, so that a taken port is told at once.
 ///
 /// # Errors
-/// What kept the address from being bound.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// The address that could not be bound, and why.
+pub async fn bind(addresses: &[SocketAddr]) -> Result<TcpListener, (SocketAddr, io::Error)> {
+    let mut failed = None;
+    for address in addresses {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            // Another address would hide that somebody else answers here.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err((*address, error)),
+            Err(error) => failed = Some((*address, error)),
+        }
+    }
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    Err(failed.unwrap_or_else(|| (nowhere, io::Error::from(io::ErrorKind::InvalidInput))))
 }
 
 /// Serves `/healthz`, `/readyz` and `/metrics` until shutdown.
@@ -58,5 +69,29 @@ async fn metrics(State(health): State<Health>) -> impl IntoResponse {
     match health.metrics.render() {
         Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, FORMAT)], text),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], "not available\n".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the range that documents use, so no machine has it.
+    const NOBODYS: &str = "[2001:db8::1]:0";
+
+    #[tokio::test]
+    async fn an_address_that_the_machine_lacks_is_passed_over() {
+        let addresses = [NOBODYS, "127.0.0.1:0"].map(|address| address.parse().expect("an address"));
+        let bound = bind(&addresses).await.expect("the second");
+        assert_eq!(bound.local_addr().expect("an address").ip(), addresses[1].ip());
+        assert_eq!(bind(&addresses[..1]).await.expect_err("no other").0, addresses[0]);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_not_passed_over() {
+        let taken = bind(&["127.0.0.1:0".parse().expect("an address")]).await.expect("a port");
+        let taken = taken.local_addr().expect("an address");
+        let addresses = [taken, "127.0.0.1:0".parse().expect("an address")];
+        assert_eq!(bind(&addresses).await.expect_err("the first is taken").0, taken);
     }
 }

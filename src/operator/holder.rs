@@ -19,7 +19,8 @@ use crate::model::time::UnixMillis;
 use crate::operator::case::{Case, chooses_otherwise, until};
 use crate::operator::clock::now;
 use crate::operator::decide::{Decision, Wait};
-use crate::operator::reconcile::{AFTER_LOSS, MARGIN, ReconcileError};
+use crate::operator::reconcile::{AFTER_LOSS, MARGIN};
+use crate::operator::retry::ReconcileError;
 use crate::operator::words;
 use crate::operator::worker::{Command, Hold, Outcome, Report, Worker};
 

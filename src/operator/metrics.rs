@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::api::conditions::Reason;
 use crate::model::phase::{Phase, Step};
 use crate::model::progress::Progress;
+use crate::operator::retry::ErrorKind;
 
 /// A resource, by namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,6 +61,11 @@ struct FailureLabels {
     reason: Word,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    kind: Word,
+}
+
 /// A word of ours as a label's value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Word(String);
@@ -78,6 +84,7 @@ pub struct Metrics {
     processed: Family<StepLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     kept_to_itself: Family<FailureLabels, Counter>,
+    reconcile_errors: Family<ErrorLabels, Counter>,
     lock_held: Family<ResourceLabels, Gauge>,
     plan_size: Family<ResourceLabels, Gauge>,
     reconciles: Histogram,
@@ -95,6 +102,7 @@ impl Metrics {
             processed: Family::default(),
             failures: Family::default(),
             kept_to_itself: Family::default(),
+            reconcile_errors: Family::default(),
             lock_held: Family::default(),
             plan_size: Family::default(),
             reconciles: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
@@ -105,6 +113,11 @@ impl Metrics {
         registry.register("reason", "Reason of a RedisMigration's Ready condition: 1", metrics.reason.clone());
         registry.register("entries_processed", "Source entries dealt with, by step", metrics.processed.clone());
         registry.register("failures", "Attempts that ended without being done, by reason", metrics.failures.clone());
+        registry.register(
+            "reconcile_errors",
+            "Reconciles that the API server did not answer, or refused, by kind",
+            metrics.reconcile_errors.clone(),
+        );
         registry.register(
             "standby_failures",
             "Attempts of this replica to get the lock that failed while another replica worked, by reason",
@@ -132,6 +145,9 @@ impl Metrics {
             for family in [&metrics.failures, &metrics.kept_to_itself] {
                 family.get_or_create(&FailureLabels { reason: Word(reason.to_string()) }).inc_by(0);
             }
+        }
+        for kind in ErrorKind::ALL {
+            metrics.reconcile_errors.get_or_create(&ErrorLabels { kind: Word(kind.to_string()) }).inc_by(0);
         }
         Self { registry, ..metrics }
     }
@@ -200,6 +216,11 @@ impl Metrics {
     /// A reconcile took so long.
     pub fn reconciled(&self, took: Duration) {
         self.reconciles.observe(took.as_secs_f64());
+    }
+
+    /// The API server did not answer a reconcile, or refused.
+    pub fn reconcile_failed(&self, kind: ErrorKind) {
+        self.reconcile_errors.get_or_create(&ErrorLabels { kind: Word(kind.to_string()) }).inc();
     }
 
     /// The resource is gone, and its series with it.

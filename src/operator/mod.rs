@@ -12,6 +12,7 @@ pub mod health;
 mod holder;
 pub mod metrics;
 pub mod reconcile;
+pub mod retry;
 pub mod secrets;
 pub mod settings;
 mod status;
@@ -87,8 +88,9 @@ pub async fn start(settings: Settings, shutdown: CancellationToken) -> Result<()
 /// # Errors
 /// What kept it from starting.
 pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken) -> Result<(), OperatorError> {
-    let address = settings.address;
-    let listener = health::bind(address).await.map_err(|error| OperatorError::Address { address, error })?;
+    let bound = health::bind(&settings.addresses).await;
+    let listener = bound.map_err(|(address, error)| OperatorError::Address { address, error })?;
+    let address = listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
     let health = Health { metrics: Arc::new(Metrics::new()), ready: Arc::new(AtomicBool::new(false)) };
     let (wake, woken) = unbounded();
     let context = Arc::new(Context {

@@ -18,6 +18,7 @@ use crate::model::time::UnixMillis;
 use crate::operator::Context;
 use crate::operator::case::{Case, Observed, ready_reason, until};
 use crate::operator::decide::{Decision, LastWord, decide};
+use crate::operator::retry::{self, ErrorKind, ReconcileError};
 use crate::operator::unfollowed::Unfollowed;
 use crate::operator::watches::Watched;
 use crate::operator::worker::{Order, Report, Worker};
@@ -28,46 +29,48 @@ pub(super) const MARGIN: Duration = Duration::from_millis(100);
 /// When to try again after the lock was lost.
 pub(super) const AFTER_LOSS: Duration = Duration::from_secs(1);
 
+/// When to read again what somebody else wrote meanwhile.
+const AFTER_CONFLICT: Duration = Duration::from_millis(100);
+
 /// How long the API server may take for one reconcile.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Why a reconcile ended early; it is tried again soon.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    /// The API server did not answer, or refused.
-    #[error("the API server: {0}")]
-    Api(#[from] kube::Error),
-    /// The API server took too long.
-    #[error("the API server did not answer in time")]
-    Timeout,
-}
-
-impl ReconcileError {
-    /// Somebody else wrote in between: read and decide again at once.
-    fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
-    }
-}
 
 /// Reconciles one resource.
 ///
 /// # Errors
-/// When the API server does not answer.
+/// When the API server does not answer, or refuses.
 pub async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    let result = tokio::time::timeout(PATIENCE, Box::pin(look(&object, &context))).await;
+    let looked = tokio::time::timeout(PATIENCE, Box::pin(look(&object, &context))).await;
     context.metrics.reconciled(began.elapsed());
-    result.unwrap_or(Err(ReconcileError::Timeout))
+
+    let result = looked.unwrap_or(Err(ReconcileError::Timeout));
+    if result.is_ok() && context.desk.answered(&object.uid().unwrap_or_default()) {
+        tracing::info!(resource = %object.name_any(), "the API server answers again");
+    }
+    result
 }
 
-/// After an error: soon again.
+/// After an error: again, later each time. An error that waiting can't mend gives the lock back meanwhile.
 #[must_use]
-pub fn on_error(_object: Arc<Watched>, error: &ReconcileError, _context: Arc<Context>) -> Action {
-    if error.is_conflict() {
-        return Action::requeue(Duration::from_millis(100));
+pub fn on_error(object: Arc<Watched>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let kind = error.kind();
+    context.metrics.reconcile_failed(kind);
+    if kind == ErrorKind::Conflict {
+        // Somebody else wrote in between: read and decide again at once.
+        return Action::requeue(AFTER_CONFLICT);
     }
-    tracing::warn!(%error, "reconcile failed; trying again");
-    Action::requeue(Duration::from_secs(2))
+
+    let uid = object.uid().unwrap_or_default();
+    let (is_news, attempt) = context.desk.failed(&uid, kind);
+    let pause = retry::pause(attempt, rand::random_range(0.0..1.0));
+    if is_news {
+        tracing::warn!(resource = %object.name_any(), %error, "reconcile failed; trying again, later each time");
+    }
+    if kind.needs_somebody() {
+        context.desk.give_up(&uid, pause);
+    }
+    Action::requeue(pause + MARGIN)
 }
 
 async fn look(watched: &Watched, context: &Arc<Context>) -> Result<Action, ReconcileError> {

@@ -18,7 +18,8 @@ use crate::engine::Stop;
 use crate::model::time::UnixMillis;
 use crate::operator::case::{Case, ready_reason};
 use crate::operator::clock::now;
-use crate::operator::reconcile::{AFTER_LOSS, MARGIN, ReconcileError};
+use crate::operator::reconcile::{AFTER_LOSS, MARGIN};
+use crate::operator::retry::ReconcileError;
 use crate::operator::secrets::SecretProblem;
 use crate::operator::words;
 use crate::operator::worker::{Barrier, Worker};
@@ -167,6 +168,9 @@ impl Case<'_> {
         object.data["status"] = serde_json::to_value(&next).map_err(kube::Error::SerdeError)?;
         // The answer is taken as it is: nothing of it has to be understood.
         self.api.replace_status(&self.resource.name_any(), &PostParams::default(), &object).await?;
+        if self.context.desk.written(&self.resource.uid().unwrap_or_default()) {
+            tracing::info!(resource = %self.resource.name_any(), "the API server takes status again");
+        }
         Ok(())
     }
 }

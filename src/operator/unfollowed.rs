@@ -23,7 +23,8 @@ use crate::operator::case::{last_word, ready_reason, until};
 use crate::operator::clock::now;
 use crate::operator::decide::LastWord;
 use crate::operator::metrics::ResourceLabels;
-use crate::operator::reconcile::{MARGIN, ReconcileError, resource_type};
+use crate::operator::reconcile::{MARGIN, resource_type};
+use crate::operator::retry::ReconcileError;
 
 /// How soon to look whether our own work on it has ended.
 const WORK_ENDS: Duration = Duration::from_secs(1);

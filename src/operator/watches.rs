@@ -4,7 +4,7 @@
 //! content can keep it from going on; content is read when a resource is reconciled. Each watch stands for itself: a
 //! namespace that can't be listed holds up no other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::mem;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::api::v1alpha1::RedisMigration;
 use crate::operator::Context;
 use crate::operator::metrics::ResourceLabels;
 use crate::operator::reconcile;
+use crate::operator::settings::Namespaces;
 
 /// What is watched of a resource.
 pub(super) type Watched = PartialObjectMeta<RedisMigration>;
@@ -69,12 +70,11 @@ pub(super) fn controllers(
 }
 
 fn apis(context: &Context) -> Vec<Api<Watched>> {
-    // A namespace that is named twice is watched once.
-    let namespaces: BTreeSet<&String> = context.settings.namespaces.iter().collect();
-    if namespaces.is_empty() {
-        return vec![Api::all(context.client.clone())];
+    let client = || context.client.clone();
+    match &context.settings.namespaces {
+        Namespaces::All => vec![Api::all(client())],
+        Namespaces::Named(names) => names.iter().map(|name| Api::namespaced(client(), name)).collect(),
     }
-    namespaces.into_iter().map(|namespace| Api::namespaced(context.client.clone(), namespace)).collect()
 }
 
 /// The API server sends more metadata than names and versions, and all of it would stay in memory.

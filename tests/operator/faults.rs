@@ -216,6 +216,35 @@ async fn deleting_the_resource_stops_the_work_and_frees_the_lock() {
 }
 
 #[tokio::test]
+async fn a_status_that_may_not_be_written_holds_no_lock() {
+    let site = Site::new("forbidden").await;
+    let redis = Standalone::start(Options::default()).await;
+    let before = filled(&redis.endpoint()).await;
+    let operator = site.operator().await;
+    paced(&site, &redis.endpoint()).await;
+    wait_mid_apply(&redis.endpoint(), &before).await;
+
+    let without_status = r#"[{ "op": "remove", "path": "/rules/1" }]"#;
+    site.kubectl(&["patch", "role", ACCOUNT, "--type=json", "-p", without_status]);
+    wait_unlocked(&redis.endpoint(), Duration::from_secs(10)).await;
+    // A measured window: each further attempt takes the lock for a moment, later each time.
+    let mut held = 0;
+    for _ in 0..40 {
+        held += usize::from(!locks(&redis.endpoint()).await.is_empty());
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert!(held <= 8, "the lock was held in {held} of 40 looks");
+    let errors = operator.metric("outpost_migrate_reconcile_errors_total{kind=\"Forbidden\"}").await;
+    assert!(errors.is_some_and(|count| count >= 2.0), "{errors:?}");
+    let lines = operator.process.log().matches("reconcile failed").count();
+    assert_eq!(lines, 1, "one line a change: {}", operator.process.log());
+
+    site.kubectl(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml")]);
+    unpace(&site).await;
+    assert_walked(&site, &redis.endpoint(), &before).await;
+}
+
+#[tokio::test]
 async fn deleting_resource_and_namespace_never_hangs_even_with_redis_away() {
     let options = ControlPlaneOptions { controller_manager: true, ..ControlPlaneOptions::default() };
     let site = Site::alone("going", options).await;

@@ -332,17 +332,18 @@ impl outpost_migrate_redis::migrations::Rename for Rename {
 async fn a_migration_waits_for_the_one_before_it() {
     use outpost_migrate_redis::api::allowed_hosts::AllowedHosts;
     use outpost_migrate_redis::migrations::Registry;
-    use outpost_migrate_redis::operator::{run, settings::Settings};
+    use outpost_migrate_redis::operator::run;
+    use outpost_migrate_redis::operator::settings::{Namespaces, Settings};
     let site = Site::new("predecessor").await;
     let redis = Standalone::start(Options::default()).await;
     load(&redis.endpoint(), (0..20).map(|n| Entry::new(format!("one:{n}"), Value::string("x")))).await;
     let shutdown = tokio_util::sync::CancellationToken::new();
     let settings = Settings {
-        namespaces: vec![site.namespace.clone()],
+        namespaces: Namespaces::Named([site.namespace.clone()].into()),
         allowed_hosts: AllowedHosts::default(),
         holder: "in-process".to_owned(),
         lease: Duration::from_secs(6),
-        address: ([127, 0, 0, 1], crate::support::ports::free_port()).into(),
+        addresses: vec![([127, 0, 0, 1], crate::support::ports::free_port()).into()],
         registry: Registry::new(vec![
             std::sync::Arc::new(Rename { name: "002_second", version: 2, from: "two:", to: "three:" }),
             std::sync::Arc::new(Rename { name: "001_first", version: 1, from: "one:", to: "two:" }),
