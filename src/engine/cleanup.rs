@@ -272,9 +272,6 @@ impl Remover<'_> {
 
     /// Removes what may go of the sources that were read.
     async fn remove_read(&self, classified: Classified, report: &mut CleanupReport) -> Result<(), Stop> {
-        for (key, reason) in classified.unmigrated {
-            report.unmigrated.count(key, reason);
-        }
         let sources = self.keep_beside_signs(classified.sources, |source| source, report).await?;
         let pairs: Vec<_> = sources.into_iter().map(|source| (source.key, source.target)).collect();
         if pairs.is_empty() {

@@ -131,7 +131,8 @@ impl VerifyReport {
     }
 }
 
-/// What cleanup removed and kept.
+/// What cleanup removed and kept. It does not tell how many keys no rule maps: it does not look at names that only
+/// targets have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CleanupReport {
     /// Originals removed.
@@ -148,9 +149,6 @@ pub struct CleanupReport {
     pub gone: u64,
     /// Examples of kept originals.
     pub kept_sample: Sample<RedisKey>,
-    /// Keys that no rule maps, always kept, among those it looked at: names that only targets have are left out, so
-    /// this is less than a plan or a comparison counts, and not for people.
-    pub unmigrated: Unmigrated,
     /// What was found about the servers and did not block.
     pub findings: Vec<Finding>,
 }
@@ -177,7 +175,6 @@ impl CleanupReport {
         self.kept_as_signs += other.kept_as_signs;
         self.gone += other.gone;
         self.kept_sample.merge(other.kept_sample);
-        self.unmigrated.merge(other.unmigrated);
         self.findings.extend(other.findings);
     }
 }
