@@ -293,7 +293,7 @@ mod tests {
     fn primary(slots: SlotSet, open: SlotSet) -> Primary {
         let address = NodeAddress { host: "h".into(), port: 1 };
         let (node_id, run_id) = (String::new(), String::new());
-        Primary { address, node_id, run_id, config_epoch: 0, slots, open, replicas: 0 }
+        Primary { address, node_id, run_id, history: String::new(), config_epoch: 0, slots, open, replicas: 0 }
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub(super) async fn learn(keyspace: &Keyspace, known: &BTreeMap<String, NodeAddr
 
 async fn learn_standalone(keyspace: &Keyspace, node: &NodeAddress) -> Result<Topology, Fault> {
     check_mode(keyspace, node, &info(keyspace, node, "cluster").await?)?;
-    if let Some(primary) = describe(keyspace, node).await? {
+    if let Some(primary) = ask_about_itself(keyspace, node).await?.primary {
         return Ok(Topology::new(vec![primary]));
     }
     keyspace.hang_up(node).await;
@@ -157,63 +157,71 @@ async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress, expected: Option<&S
     Ok(census.into_topology())
 }
 
-/// Whether a primary still is the run of the server that was learned, also behind this further connection, which may
-/// have reached another one at the same address.
+/// Whether the server behind this connection still is the primary that was learned: at its address another one may
+/// answer by now, and it may have been a replica meanwhile.
 pub(super) async fn is_still(
     keyspace: &Keyspace,
     primary: &Primary,
     connection: &mut Connection,
 ) -> Result<bool, Fault> {
     let node = &primary.address;
-    let answer: redis::Value = cmd("INFO")
-        .arg("server")
-        .query_async(&mut connection.inner)
-        .await
-        .map_err(|error| Fault::classify(&error, node))?;
-    let is_same = parse_info(&value::text(answer)?).get("run_id") == Some(&primary.run_id);
-    Ok(is_same && describe(keyspace, node).await?.is_some_and(|now| now.run_id == primary.run_id))
+    let answers = connection.send(questions(keyspace.endpoint().cluster).into_iter(), &[], node).await?;
+    let (now, serves) = read_reign(&mut answers.into_iter(), keyspace.endpoint().cluster, node)?;
+    Ok(serves && now.is_some_and(|now| now.run_id == primary.run_id && now.history == primary.history))
 }
 
-/// What a node says about itself now; `None` if it is no primary, or one that the others gave up: that one still
-/// answers `SCAN`, over slots that are not its own any more.
-pub(super) async fn describe(keyspace: &Keyspace, node: &NodeAddress) -> Result<Option<Primary>, Fault> {
-    let told = ask_about_itself(keyspace, node).await?;
-    Ok(told.primary.filter(|_| told.serves))
+/// What a server is asked about its reign as a primary.
+fn questions(is_cluster: bool) -> Vec<Cmd> {
+    let mut questions = vec![cmd("INFO").arg("server").take(), cmd("INFO").arg("replication").take()];
+    questions.extend(is_cluster.then(|| cmd("CLUSTER").arg("INFO").take()));
+    questions
+}
+
+/// What a server answered to [`questions`]: itself, unless it is a replica, and whether it answers for its slots.
+fn read_reign(
+    answers: &mut impl Iterator<Item = Result<redis::Value, Fault>>,
+    is_cluster: bool,
+    node: &NodeAddress,
+) -> Result<(Option<Primary>, bool), Fault> {
+    let mut next = || text_of(answers.next(), node);
+    let (server, replication) = (parse_info(&next()?), parse_info(&next()?));
+    let serves = !is_cluster || next()?.lines().any(|line| line.trim() == "cluster_state:ok");
+
+    let is_primary = replication.get("role").is_some_and(|role| role == "master");
+    let primary = is_primary.then(|| Primary {
+        address: node.clone(),
+        node_id: String::new(),
+        run_id: server.get("run_id").cloned().unwrap_or_default(),
+        history: replication.get("master_replid").cloned().unwrap_or_default(),
+        config_epoch: 0,
+        slots: SlotSet::full(),
+        open: SlotSet::empty(),
+        replicas: number(&replication, "connected_slaves"),
+    });
+    Ok((primary, serves))
+}
+
+fn text_of(answer: Option<Result<redis::Value, Fault>>, node: &NodeAddress) -> Result<String, Fault> {
+    value::text(answer.unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))?)
 }
 
 /// What a node says about itself and the others, in one round trip.
 async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Told, Fault> {
     let is_cluster = keyspace.endpoint().cluster;
-    let mut questions = vec![cmd("INFO").arg("server").take(), cmd("INFO").arg("replication").take()];
-    if is_cluster {
-        questions.push(cmd("CLUSTER").arg("INFO").take());
-        questions.push(cmd("CLUSTER").arg("NODES").take());
-    }
-    let mut answers = keyspace.ask_node_all(node, questions, &[], None).await.into_iter();
-    let mut next = || value::text(answers.next().unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))?);
-    let (server, replication) = (parse_info(&next()?), parse_info(&next()?));
-    let is_primary = replication.get("role").is_some_and(|role| role == "master");
-    let primary = Primary {
-        address: node.clone(),
-        node_id: String::new(),
-        run_id: server.get("run_id").cloned().unwrap_or_default(),
-        config_epoch: 0,
-        slots: SlotSet::full(),
-        open: SlotSet::empty(),
-        replicas: number(&replication, "connected_slaves"),
-    };
+    let mut asked = questions(is_cluster);
+    asked.extend(is_cluster.then(|| cmd("CLUSTER").arg("NODES").take()));
+    let mut answers = keyspace.ask_node_all(node, asked, &[], None).await.into_iter();
+    let (primary, serves) = read_reign(&mut answers, is_cluster, node)?;
     if !is_cluster {
-        let primary = is_primary.then_some(primary);
-        return Ok(Told { node_id: String::new(), primary, serves: true, lines: Vec::new() });
+        return Ok(Told { node_id: String::new(), primary, serves, lines: Vec::new() });
     }
 
-    let is_ok = next()?.lines().any(|line| line.trim() == "cluster_state:ok");
-    let lines = topology::parse_nodes(&next()?);
+    let lines = topology::parse_nodes(&text_of(answers.next(), node)?);
     let Some(myself) = lines.iter().find(|line| line.is_myself) else {
         return Err(Fault::of(FaultClass::UnexpectedAnswer, node));
     };
     let named = lines.iter().filter(|line| line.replicates.as_deref() == Some(&myself.id)).count();
-    let primary = Primary {
+    let primary = primary.filter(|_| myself.is_primary).map(|primary| Primary {
         node_id: myself.id.clone(),
         config_epoch: myself.config_epoch,
         slots: myself.slots.clone(),
@@ -221,9 +229,8 @@ async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Tol
         // A replica that is away for the moment still owes its acknowledgement.
         replicas: primary.replicas.max(u32::try_from(named).unwrap_or(u32::MAX)),
         ..primary
-    };
-    let primary = (is_primary && myself.is_primary).then_some(primary);
-    Ok(Told { node_id: myself.id.clone(), primary, serves: is_ok, lines })
+    });
+    Ok(Told { node_id: myself.id.clone(), primary, serves, lines })
 }
 
 async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>, Fault> {

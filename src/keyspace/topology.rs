@@ -1,7 +1,7 @@
 //! Which primaries there are and which slots each owns.
 //!
-//! Owns reading `CLUSTER NODES` and the facts that tell whether a scan may be trusted: run id, config
-//! epoch, open slots. Each primary is believed about itself only; of others it tells that they exist, and whether
+//! Owns reading `CLUSTER NODES` and the facts that tell whether a scan may be trusted: run and
+//! replication id, config epoch, open slots. Each primary is believed about itself only; of others it tells that they exist, and whether
 //! they failed.
 //!
 //! Format: <https://redis.io/docs/latest/commands/cluster-nodes/>.
@@ -22,6 +22,9 @@ pub struct Primary {
     pub node_id: String,
     /// Changes whenever the server process does.
     pub run_id: String,
+    /// Its replication id. Changes whenever the server becomes a primary: one that was a replica meanwhile has the keys
+    /// of another, though its process is the same. It changes too when a first replica joins, which costs a look.
+    pub history: String,
     /// Changes whenever slots change hands.
     pub config_epoch: u64,
     /// Slots it owns; all of them for a standalone server.
@@ -33,12 +36,18 @@ pub struct Primary {
 }
 
 impl Primary {
+    /// Whether it has been the primary of the same keys all the time: the same process, never a replica meanwhile.
+    fn reigned(&self, later: &Self) -> bool {
+        self.node_id == later.node_id
+            && self.run_id == later.run_id
+            && self.history == later.history
+            && self.config_epoch == later.config_epoch
+    }
+
     /// Whether a scan made between two looks at this primary saw every key of `wanted`.
     #[must_use]
     pub fn stood_still(&self, later: &Self, wanted: &SlotSet) -> bool {
-        self.run_id == later.run_id
-            && self.node_id == later.node_id
-            && self.config_epoch == later.config_epoch
+        self.reigned(later)
             && wanted.difference(&later.slots.difference(&later.open)).is_empty()
             && wanted.difference(&self.slots.difference(&self.open)).is_empty()
     }
@@ -137,14 +146,12 @@ impl Topology {
     }
 
     /// Whether nothing that was read or written under this topology can have been lost since: every slot
-    /// is owned, and by the same runs of the same primaries.
+    /// is owned, and by the same primaries, which reigned all the time.
     #[must_use]
     pub fn lost_nothing_until(&self, later: &Self) -> bool {
-        let runs = |topology: &Self| -> Vec<(String, String, u64)> {
-            let run = |it: &Primary| (it.node_id.clone(), it.run_id.clone(), it.config_epoch);
-            topology.primaries.iter().map(run).collect()
-        };
-        self.unowned().is_empty() && later.unowned().is_empty() && runs(self) == runs(later)
+        let are_the_same = self.primaries.len() == later.primaries.len()
+            && self.primaries.iter().zip(&later.primaries).all(|(before, now)| before.reigned(now));
+        self.unowned().is_empty() && later.unowned().is_empty() && are_the_same
     }
 
     /// Slots that any primary is giving away or taking over, also one that owns none.
@@ -472,6 +479,7 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
             address: NodeAddress { host: "127.0.0.1".into(), port },
             node_id: port.to_string(),
             run_id: "run".into(),
+            history: "history".into(),
             config_epoch: epoch,
             slots,
             open: SlotSet::empty(),
@@ -488,10 +496,18 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
     }
 
     #[test]
-    fn a_new_run_may_have_lost_something() {
-        let whole = |run: &str| Topology::new(vec![Primary { run_id: run.into(), ..primary(1, 1, SlotSet::full()) }]);
-        assert!(whole("a").lost_nothing_until(&whole("a")));
-        assert!(!whole("a").lost_nothing_until(&whole("b")));
+    fn another_reign_may_have_lost_something() {
+        let whole = || primary(1, 1, SlotSet::full());
+        let before = Topology::new(vec![whole()]);
+        assert!(before.lost_nothing_until(&before));
+        for after in [
+            Primary { run_id: "other".into(), ..whole() },
+            Primary { history: "other".into(), ..whole() },
+            Primary { config_epoch: 2, ..whole() },
+            Primary { node_id: "other".into(), ..whole() },
+        ] {
+            assert!(!before.lost_nothing_until(&Topology::new(vec![after])));
+        }
         let part = Topology::new(vec![primary(1, 1, (0..=10).collect())]);
         assert!(!part.lost_nothing_until(&part));
     }
@@ -503,6 +519,7 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         assert!(before.stood_still(&before.clone(), &wanted));
         let changed = [
             Primary { run_id: "other".into(), ..before.clone() },
+            Primary { history: "other".into(), ..before.clone() },
             Primary { config_epoch: 2, ..before.clone() },
             Primary { slots: (0..=9).collect(), ..before.clone() },
             Primary { open: (3..=3).collect(), ..before.clone() },
