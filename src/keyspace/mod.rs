@@ -16,6 +16,7 @@ pub mod dialect;
 pub mod disk;
 pub mod endpoint;
 pub mod fault;
+mod learning;
 pub mod lease;
 pub mod pieces;
 pub mod read;

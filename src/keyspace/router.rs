@@ -17,6 +17,7 @@ use crate::keyspace::command::Command;
 use crate::keyspace::connection::{self, Connection, Identity};
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
 use crate::keyspace::fault::{Fault, FaultClass, Remedy};
+use crate::keyspace::learning;
 use crate::keyspace::lease::HeldLock;
 use crate::keyspace::script::Script;
 use crate::keyspace::server;
@@ -146,7 +147,7 @@ impl Keyspace {
 
         last.number = self.learnings.fetch_add(1, Ordering::SeqCst) + 1;
         last.outcome = None;
-        let outcome = server::learn(self, &last.known).await.map(Arc::new);
+        let outcome = learning::learn(self, &last.known).await.map(Arc::new);
         // Without the lock no primary can be asked, which says nothing about them.
         if self.lock.as_ref().is_some_and(|lock| !lock.clock.holds()) {
             return Err(Fault::new(FaultClass::LeaseEnded));

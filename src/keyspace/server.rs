@@ -2,9 +2,8 @@
 //!
 //! Owns the facts; what they mean for a migration is the engine's to say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use futures::future::join_all;
 use redis::{Cmd, cmd};
 
 use crate::keyspace::connection::{self, Connection};
@@ -12,7 +11,7 @@ use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::topology::{self, Census, NodeLine, Primary, Told, Topology};
+use crate::keyspace::topology::{self, NodeLine, Primary, Told};
 use crate::keyspace::value;
 use crate::model::slot::SlotSet;
 
@@ -91,72 +90,6 @@ impl Keyspace {
     }
 }
 
-/// Learns the topology: from the configured node, or while that one's picture is incomplete from those that were
-/// known before, by id. The best picture counts, and of equal ones the first.
-///
-/// # Errors
-/// The fault of the configured node if none answers.
-pub(super) async fn learn(keyspace: &Keyspace, known: &BTreeMap<String, NodeAddress>) -> Result<Topology, Fault> {
-    let endpoint = keyspace.endpoint();
-    let configured = NodeAddress { host: endpoint.host.clone(), port: endpoint.port };
-    if !endpoint.cluster {
-        return learn_standalone(keyspace, &configured).await;
-    }
-
-    let gaps = |topology: &Topology| (topology.unowned().len(), topology.silent.len());
-    let mut best = learn_from(keyspace, &configured, None).await;
-    for (id, address) in known {
-        if best.as_ref().is_ok_and(Topology::is_whole) {
-            break;
-        }
-        if let Ok(other) = learn_from(keyspace, address, Some(id)).await
-            && best.as_ref().map_or(true, |best| gaps(&other) < gaps(best))
-        {
-            best = Ok(other);
-        }
-    }
-    best
-}
-
-async fn learn_standalone(keyspace: &Keyspace, node: &NodeAddress) -> Result<Topology, Fault> {
-    check_mode(keyspace, node, &info(keyspace, node, "cluster").await?)?;
-    if let Some(primary) = ask_about_itself(keyspace, node).await?.primary {
-        return Ok(Topology::new(vec![primary]));
-    }
-    keyspace.hang_up(node).await;
-    Err(Fault::of(FaultClass::ReadOnly, node))
-}
-
-fn check_mode(keyspace: &Keyspace, node: &NodeAddress, info: &Info) -> Result<(), Fault> {
-    let is_cluster = info.get("cluster_enabled").is_some_and(|on| on == "1");
-    if is_cluster == keyspace.endpoint().cluster { Ok(()) } else { Err(Fault::of(FaultClass::ClusterMode, node)) }
-}
-
-/// The topology as seen from one node: every primary that it or they name is asked. `expected` is the id that must
-/// answer there: by now the address may be another cluster's.
-async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress, expected: Option<&String>) -> Result<Topology, Fault> {
-    check_mode(keyspace, seed, &info(keyspace, seed, "cluster").await?)?;
-    let lines = nodes(keyspace, seed).await?;
-    let is_itself = |line: &NodeLine| line.is_myself && expected.is_none_or(|id| *id == line.id);
-    if !lines.iter().any(is_itself) {
-        return Err(Fault::of(FaultClass::UnexpectedAnswer, seed));
-    }
-
-    let mut census = Census::new(checks_names(keyspace));
-    let mut next = census.next_to_ask(seed, &lines);
-    while !next.is_empty() {
-        let asked = next.iter().map(|(_, address)| ask_about_itself(keyspace, address));
-        let mut further = Vec::new();
-        for ((id, address), answer) in next.iter().zip(join_all(asked).await) {
-            let lines = answer.as_ref().map(|told| told.lines.clone()).unwrap_or_default();
-            census.record(id, answer);
-            further.extend(census.next_to_ask(address, &lines));
-        }
-        next = further;
-    }
-    Ok(census.into_topology())
-}
-
 /// Whether the server behind this connection still is the primary that was learned: at its address another one may
 /// answer by now, and it may have been a replica meanwhile.
 pub(super) async fn is_still(
@@ -206,7 +139,7 @@ fn text_of(answer: Option<Result<redis::Value, Fault>>, node: &NodeAddress) -> R
 }
 
 /// What a node says about itself and the others, in one round trip.
-async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Told, Fault> {
+pub(super) async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Told, Fault> {
     let is_cluster = keyspace.endpoint().cluster;
     let mut asked = questions(is_cluster);
     asked.extend(is_cluster.then(|| cmd("CLUSTER").arg("NODES").take()));
@@ -249,7 +182,7 @@ pub(super) async fn living_nodes(keyspace: &Keyspace, node: &NodeAddress) -> Res
 }
 
 /// Whether nodes are reached by their host names, since certificates are checked against these.
-fn checks_names(keyspace: &Keyspace) -> bool {
+pub(super) fn checks_names(keyspace: &Keyspace) -> bool {
     keyspace.endpoint().tls.as_ref().is_some_and(|tls| tls.server_name.is_none())
 }
 

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
@@ -191,7 +192,7 @@ pub(super) struct Told {
 /// only its own line says which slots are half-moved to it.
 #[derive(Debug)]
 pub(super) struct Census {
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, Arc<Told>>,
     /// Ids that were asked for, and where.
     asked: BTreeSet<(String, NodeAddress)>,
     faults: BTreeMap<String, FaultClass>,
@@ -219,7 +220,7 @@ impl Census {
     }
 
     /// Takes down what came of asking for `node_id`.
-    pub(super) fn record(&mut self, node_id: &str, answer: Result<Told, Fault>) {
+    pub(super) fn record(&mut self, node_id: &str, answer: Result<Arc<Told>, Fault>) {
         match answer {
             Ok(told) => {
                 self.told.entry(told.node_id.clone()).or_insert(told);
@@ -247,7 +248,7 @@ impl Census {
         }
         let silent: Vec<Silent> = silent.into_values().collect();
 
-        let answered = self.told.into_values().filter_map(|told| Some((told.serves, told.primary?)));
+        let answered = self.told.into_values().filter_map(|told| Some((told.serves, told.primary.clone()?)));
         let (owners, mut bystanders): (Vec<_>, Vec<_>) =
             answered.partition(|(serves, primary)| *serves && !primary.slots.is_empty());
         bystanders.sort_by(|(_, a), (_, b)| a.address.cmp(&b.address));
@@ -421,7 +422,7 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
             let mut census = Census::new(false);
             let told = told(1, serves, SlotSet::empty(), &line("id2", flags, 2));
             let next = census.next_to_ask(&NodeAddress { host: "h".into(), port: 1 }, &told.lines);
-            census.record("id1", Ok(told));
+            census.record("id1", Ok(Arc::new(told)));
             for (id, address) in next {
                 census.record(&id, Err(Fault::of(FaultClass::Connection, &address)));
             }
@@ -444,9 +445,9 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         let first = told(1, true, SlotSet::empty(), &(line("id2", "master", 20) + &line("id20", "master", 20)));
         let from = NodeAddress { host: "10.0.0.1".into(), port: 1 };
         for (id, _) in census.next_to_ask(&from, &first.lines) {
-            census.record(&id, Ok(told(20, true, SlotSet::empty(), "")));
+            census.record(&id, Ok(Arc::new(told(20, true, SlotSet::empty(), ""))));
         }
-        census.record("id1", Ok(first));
+        census.record("id1", Ok(Arc::new(first)));
         let topology = census.into_topology();
         assert_eq!(topology.silent.iter().map(|silent| silent.node_id.as_str()).collect::<Vec<_>>(), ["id2"]);
         assert!(topology.silent[0].to_string().contains("another node answers there"), "{}", topology.silent[0]);
@@ -456,8 +457,8 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
     fn a_slot_is_open_wherever_it_is_open() {
         let topology = |serves: bool, open: SlotSet| {
             let mut census = Census::new(false);
-            census.record("id1", Ok(told(1, true, SlotSet::empty(), "")));
-            census.record("id20", Ok(told(20, serves, open, "")));
+            census.record("id1", Ok(Arc::new(told(1, true, SlotSet::empty(), ""))));
+            census.record("id20", Ok(Arc::new(told(20, serves, open, ""))));
             census.into_topology()
         };
         let calm = topology(true, SlotSet::empty());

@@ -21,6 +21,7 @@ mod in_place;
 mod limits;
 mod safety;
 mod sample;
+mod silence;
 mod standalone;
 mod supposed;
 mod tables;
