@@ -64,7 +64,7 @@ where
     while covered != SlotSet::full() || !no_strays {
         control.check()?;
         let began = Instant::now();
-        let (looks, unlearned) = match keyspace.relearn().await {
+        let (looks, unlearned) = match control.unless_stopped(keyspace.relearn()).await? {
             Ok(topology) => {
                 suspects.extend(topology.with_open_slots().cloned());
                 (scan::looks(&topology, &covered, &suspects), None)
@@ -183,7 +183,7 @@ where
     let (_, worked) = join(scan.map(Ok).forward(ahead), work_off(results, control, meter.step(), &cease, all)).await;
     let Worked { found, counted, ended, waits_for_memory } = worked;
     let ended = match ended {
-        Ok(()) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
+        Ok(()) => judge(keyspace, control, all, look).await,
         Err(stop) => Err(stop),
     };
     let faulted = ended.is_err();
@@ -198,6 +198,16 @@ where
         Ok(_) | Err(_) => meter.retract(counted),
     }
     Ok(if faulted { Looked::Faulted } else { Looked::Moved })
+}
+
+/// Whether a look that came to its end covered its slots. Who waits for a silent primary hears a stop, and the end of
+/// the other looks.
+async fn judge(keyspace: &Keyspace, control: &Control, all: &CancellationToken, look: &Look) -> Result<bool, Stop> {
+    tokio::select! {
+        biased;
+        () = all.cancelled() => control.check().map(|()| false),
+        covered = keyspace.covered(look) => Ok(covered?),
+    }
 }
 
 /// What the batches of one look gave.

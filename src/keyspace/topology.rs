@@ -75,6 +75,17 @@ impl fmt::Display for Silent {
     }
 }
 
+/// What a scan of some slots is worth, as a later topology tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// It saw every key of them.
+    Complete,
+    /// It may have missed some: its primary did not stand still, or somebody is moving one of the slots.
+    Spoiled,
+    /// Nobody knows while a primary is silent, or the cluster answers for no slot since it lacks one.
+    Unknown,
+}
+
 /// All primaries at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
@@ -110,13 +121,30 @@ impl Topology {
         self.unowned().is_empty() && self.silent.is_empty()
     }
 
-    /// Whether a scan of `wanted` that began when `scanned` was as given saw every key of these slots: their primary
-    /// stood still, and nobody is moving any of them.
+    /// What a scan of `wanted` is worth that began when `scanned` was as given. It saw every key of these slots if their
+    /// primary stood still, and nobody is moving any of them.
     #[must_use]
-    pub fn covers(&self, scanned: &Primary, wanted: &SlotSet) -> bool {
-        let stood_still =
-            |now: &Primary| scanned.stood_still(now, wanted) && wanted.difference(&self.owned_by(now)).is_empty();
-        self.silent.is_empty() && wanted.intersection(&self.open()).is_empty() && self.all().any(stood_still)
+    pub fn coverage(&self, scanned: &Primary, wanted: &SlotSet) -> Coverage {
+        let now = self.all().find(|now| now.node_id == scanned.node_id);
+        let missing = now.map_or(SlotSet::empty(), |now| wanted.difference(&self.owned_by(now)));
+        let is_lost = self.has_moved(scanned, wanted)
+            || !wanted.intersection(&self.open()).is_empty()
+            || !missing.difference(&self.unowned()).is_empty();
+        // A cluster that lacks a primary answers for no slot at all until the lack is mended.
+        let is_told = self.silent.is_empty() && missing.is_empty();
+        match (is_lost, is_told) {
+            (true, _) => Coverage::Spoiled,
+            (false, false) => Coverage::Unknown,
+            (false, true) => Coverage::Complete,
+        }
+    }
+
+    /// Whether a primary surely did not stand still; one that is silent may have.
+    pub(super) fn has_moved(&self, scanned: &Primary, wanted: &SlotSet) -> bool {
+        match self.all().find(|now| now.node_id == scanned.node_id) {
+            Some(now) => !scanned.stood_still(now, wanted),
+            None => !self.silent.iter().any(|silent| silent.node_id == scanned.node_id),
+        }
     }
 
     /// The primary that owns a slot.
@@ -464,15 +492,39 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         let calm = topology(true, SlotSet::empty());
         let owner = calm.primaries[0].clone();
         assert_eq!((calm.primaries.len(), calm.bystanders.len()), (1, 1));
-        assert!(calm.covers(&owner, &SlotSet::full()));
+        assert_eq!(calm.coverage(&owner, &SlotSet::full()), Coverage::Complete);
         for serves in [true, false] {
             let moving = topology(serves, (7..=7).collect());
             assert_eq!(moving.open().iter().collect::<Vec<_>>(), [7]);
-            assert!(!moving.covers(&owner, &(0..=10).collect()));
-            assert!(moving.covers(&owner, &(8..=10).collect()));
+            assert_eq!(moving.coverage(&owner, &(0..=10).collect()), Coverage::Spoiled);
+            assert_eq!(moving.coverage(&owner, &(8..=10).collect()), Coverage::Complete);
         }
-        let silent = Silent { node_id: "id3".into(), address: None, fault: None };
-        assert!(!Topology { silent: vec![silent], ..calm }.covers(&owner, &SlotSet::full()));
+    }
+
+    #[test]
+    fn what_a_silent_primary_knows_decides_once_it_speaks() {
+        let wanted: SlotSet = (0..=10).collect();
+        let scanned = primary(1, 1, wanted.clone());
+        let whole = Topology::new(vec![scanned.clone(), primary(2, 1, (11..SLOTS).collect())]);
+        let silent = |port: u16| Silent { node_id: port.to_string(), address: None, fault: None };
+        let with_silent = |topology: &Topology, port| Topology { silent: vec![silent(port)], ..topology.clone() };
+        let restarted = Topology::new(vec![Primary { run_id: "other".into(), ..scanned.clone() }]);
+        let gone = Topology::new(vec![primary(2, 1, (11..SLOTS).collect())]);
+        let contested = Topology::new(vec![scanned.clone(), primary(2, 2, (10..SLOTS).collect())]);
+        // While a primary is missing the others answer for no slot, and say so.
+        let given_up = Topology { bystanders: vec![scanned.clone()], ..Topology::new(Vec::new()) };
+        for (topology, coverage) in [
+            (whole.clone(), Coverage::Complete),
+            (with_silent(&whole, 3), Coverage::Unknown),
+            (with_silent(&gone, 1), Coverage::Unknown),
+            (given_up, Coverage::Unknown),
+            (with_silent(&restarted, 3), Coverage::Spoiled),
+            (with_silent(&contested, 3), Coverage::Spoiled),
+            (with_silent(&gone, 3), Coverage::Spoiled),
+            (gone, Coverage::Spoiled),
+        ] {
+            assert_eq!(topology.coverage(&scanned, &wanted), coverage, "{topology:?}");
+        }
     }
 
     fn primary(port: u16, epoch: u64, slots: SlotSet) -> Primary {
