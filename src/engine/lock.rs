@@ -8,9 +8,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::stop::Stop;
@@ -343,24 +345,24 @@ impl Renewal {
         let mut pause = regular;
         while self.held.clock.holds() {
             tokio::time::sleep(pause).await;
-            pause = match tokio::time::timeout(life / 3, self.renew_all()).await {
-                Ok(Ok(())) => regular,
-                Ok(Err(_)) | Err(_) => (life / 10).min(LONGEST_PAUSE),
+            pause = match self.held.renew().await {
+                Ok(_) => regular.saturating_sub(self.extend_kept(regular).await),
+                // Half of what was left may be gone already.
+                Err(_) => (life / 30).min(LONGEST_PAUSE),
             };
         }
         self.held.clock.end();
         self.lost.cancel();
     }
 
-    async fn renew_all(&self) -> Result<(), Fault> {
-        if !self.held.renew().await? {
-            return Ok(());
-        }
+    /// Extends the life of what is kept with the lock, within the pause until it is renewed again. Returns how long that
+    /// took. What could not be extended is tried again next time.
+    async fn extend_kept(&self, patience: Duration) -> Duration {
+        let began = Instant::now();
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (key, life) in kept {
-            self.held.control.extend_life(&key, life).await?;
-        }
-        Ok(())
+        let extend = kept.iter().map(|(key, life)| self.held.extend_life(key, *life, patience));
+        let _ = join_all(extend).await;
+        began.elapsed()
     }
 }
 

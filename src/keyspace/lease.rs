@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::{BoxFuture, join_all, try_join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use redis::Value;
 
 use crate::keyspace::command::Command;
@@ -83,8 +84,17 @@ impl LeaseClock {
     /// Whether the holder may still send.
     #[must_use]
     pub fn holds(&self) -> bool {
+        !self.left().is_zero()
+    }
+
+    /// How long the holder may still send.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        if self.0.has_ended.load(Ordering::SeqCst) {
+            return Duration::ZERO;
+        }
         let until = self.0.millis.load(Ordering::SeqCst);
-        !self.0.has_ended.load(Ordering::SeqCst) && Moment::now().plus(Duration::ZERO) < until
+        Duration::from_millis(until.saturating_sub(Moment::now().plus(Duration::ZERO)))
     }
 }
 
@@ -111,23 +121,75 @@ pub struct HeldLock {
     pub clock: LeaseClock,
 }
 
+/// The longest that one renewal may take, however long the lock stands. More than the 10 s that an answer may take, so
+/// that where there is time the connection's own fault is what is told; and short, since a lock of an hour that was
+/// lost must not go unnoticed for half of that.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(15);
+
+/// How long a renewal may take. Half of what is left: one that gets no answer leaves as much time for another, over a
+/// new connection. With a lease of 30 seconds, renewed every 10, a silence of 16 seconds is survived.
+fn renewal_patience(left: Duration) -> Duration {
+    (left / 2).min(LONGEST_RENEWAL)
+}
+
 impl HeldLock {
     /// Renews every key. Returns whether they all still held our value; if one did not, the lock is lost for good.
     ///
     /// # Errors
-    /// Whatever kept Redis from answering; the lock may be held all the same.
+    /// Whatever kept a key's node from answering in time; the lock may be held all the same.
     pub fn renew(&self) -> BoxFuture<'_, Result<bool, Fault>> {
         async {
             let sent = Moment::now();
-            let held = self.control.renew_lock_keys(&self.keys, &self.value, self.life).await?;
-            if held && self.clock.holds() {
-                self.clock.extend(sent, self.life);
-            } else {
-                self.clock.end();
+            let patience = renewal_patience(self.clock.left());
+            let renew = |key| self.within(patience, key, self.control.renew_lock_key(key, &self.value, self.life));
+            let mut renewals: FuturesUnordered<_> = self.keys.iter().map(renew).collect();
+            let mut failed = None;
+            while let Some(renewed) = renewals.next().await {
+                match renewed {
+                    Ok(true) => {}
+                    // Whatever the others say, and without waiting for one that is silent.
+                    Ok(false) => {
+                        self.clock.end();
+                        return Ok(false);
+                    }
+                    Err(fault) => failed = failed.or(Some(fault)),
+                }
             }
-            Ok(self.clock.holds())
+
+            if !self.clock.holds() {
+                self.clock.end();
+                return Ok(false);
+            }
+            if let Some(fault) = failed {
+                return Err(fault);
+            }
+            self.clock.extend(sent, self.life);
+            Ok(true)
         }
         .boxed()
+    }
+
+    /// Extends the life of a key that lives with the lock, if it exists.
+    ///
+    /// # Errors
+    /// Whatever kept its node from answering in time.
+    pub async fn extend_life(&self, key: &RedisKey, life: Duration, patience: Duration) -> Result<(), Fault> {
+        let command = Command::on("PEXPIRE", key).arg(millis(life));
+        self.within(patience, key, self.control.run_one(command)).await.map(|_| ())
+    }
+
+    /// What Redis answers about a key in time. After that the connection to its node is let go: it may be what is
+    /// silent, and whatever else is sent over it would wait as long.
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        key: &RedisKey,
+        asked: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.control.unanswered(key).await),
+        }
     }
 }
 
@@ -150,17 +212,13 @@ impl Keyspace {
         }
     }
 
-    /// Extends the life of each lock key that still holds `value`. Returns whether all did.
+    /// Extends the life of a lock key if it still holds `value`. Returns whether it did.
     ///
     /// # Errors
     /// Whatever kept Redis from answering.
-    async fn renew_lock_keys(&self, keys: &[RedisKey], value: &[u8], life: Duration) -> Result<bool, Fault> {
-        let renew = |key| Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
-        let mut held = true;
-        for answer in self.run(keys.iter().map(renew).collect()).await {
-            held &= value::int(answer?)? == 1;
-        }
-        Ok(held)
+    async fn renew_lock_key(&self, key: &RedisKey, value: &[u8], life: Duration) -> Result<bool, Fault> {
+        let command = Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
+        Ok(value::int(self.run_one(command).await?)? == 1)
     }
 
     /// Deletes a lock key if it still holds `value`.
@@ -170,14 +228,6 @@ impl Keyspace {
     pub async fn release_lock_key(&self, key: &RedisKey, value: &[u8]) -> Result<bool, Fault> {
         let command = Command::script(&script::RELEASE_LOCK, &[key]).arg(value);
         Ok(value::int(self.run_one(command).await?)? == 1)
-    }
-
-    /// Extends the life of a key, if it exists.
-    ///
-    /// # Errors
-    /// Whatever kept Redis from answering.
-    pub async fn extend_life(&self, key: &RedisKey, life: Duration) -> Result<(), Fault> {
-        self.run_one(Command::on("PEXPIRE", key).arg(millis(life))).await.map(|_| ())
     }
 
     /// Closes every connection whose name `is_meant`, on every node. Returns how many were closed.
@@ -245,6 +295,14 @@ mod tests {
         assert!(!clock.holds());
         clock.extend(Moment::now(), Duration::from_secs(60));
         assert!(!clock.holds(), "a renewal that comes late brings nothing back");
+    }
+
+    #[test]
+    fn a_renewal_leaves_time_for_another() {
+        let seconds = Duration::from_secs;
+        assert_eq!(renewal_patience(seconds(17)), Duration::from_millis(8500));
+        assert_eq!(renewal_patience(seconds(3240)), seconds(15));
+        assert_eq!(renewal_patience(Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

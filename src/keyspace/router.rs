@@ -22,12 +22,11 @@ use crate::keyspace::lease::HeldLock;
 use crate::keyspace::script::Script;
 use crate::keyspace::server;
 use crate::keyspace::topology::{Primary, Topology};
+use crate::model::key::RedisKey;
+use crate::model::slot::slot_of;
 
 /// How long a batch is retried before its fault is handed up; long enough for a failover.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long the lock may take to be renewed before a connection is used: as long as any answer may.
-const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A Redis keyspace: one server, or all primaries of a cluster.
 pub struct Keyspace {
@@ -369,13 +368,10 @@ impl Keyspace {
             // user may not do this, the compare-and-set of every write is what is left.
             let _ = dropped.kill_command().query_async::<i64>(&mut opened.inner).await;
         }
-        if let Some(lock) = &self.lock {
-            let renewed = tokio::time::timeout(RENEWAL_PATIENCE, lock.renew()).await;
-            if !renewed.unwrap_or(Err(Fault::of(FaultClass::Timeout, node)))? {
-                return Err(Fault::of(FaultClass::LeaseEnded, node));
-            }
+        match &self.lock {
+            Some(lock) if !lock.renew().await? => Err(Fault::of(FaultClass::LeaseEnded, node)),
+            Some(_) | None => Ok(opened),
         }
-        Ok(opened)
     }
 
     pub(super) fn check_lease(&self, node: &NodeAddress) -> Result<(), Fault> {
@@ -410,6 +406,22 @@ impl Keyspace {
             slot.live = None;
             slot.dropped = Some(identity.clone());
         }
+    }
+
+    /// Lets go of the connection over which a command on this key got no answer in time. Returns that as a fault of its
+    /// node.
+    pub(super) async fn unanswered(&self, key: &RedisKey) -> Fault {
+        let topology = self.topology().await;
+        let Some(owner) = topology.owner(slot_of(key)) else { return Fault::new(FaultClass::ClusterDown) };
+        let place = self.place(&owner.address).await;
+        // Where somebody is just opening another, there is none to let go of, and no time to wait for it.
+        if let Ok(mut slot) = place.slot.try_lock()
+            && let Some(live) = slot.live.take()
+        {
+            slot.dropped = Some(live.identity);
+            self.disturbances.fetch_add(1, Ordering::SeqCst);
+        }
+        Fault::of(FaultClass::Timeout, &owner.address)
     }
 
     /// Lets go of a node's connection, since its address may lead to another server by now.

@@ -18,6 +18,7 @@ mod faults;
 mod huge;
 mod huge_types;
 mod in_place;
+mod lease;
 mod limits;
 mod safety;
 mod sample;
