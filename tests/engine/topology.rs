@@ -194,6 +194,34 @@ async fn a_primary_without_slots_that_can_not_be_asked_blocks_until_it_is_called
     expected.assert_migrated(&bench).await;
 }
 
+/// A look that gives no keys may be what is lacking when every slot is covered.
+#[tokio::test]
+async fn a_look_at_a_primary_without_slots_that_does_not_count_is_told_as_what_it_is() {
+    let cluster = Cluster::start_with_empty(3, 0, Options::default()).await;
+    let empty = 3;
+    let bench = Bench::new(&cluster.endpoint());
+    Expected::load(&bench.redis, 10).await;
+    let mut connection = cluster.connection(empty).await;
+    let changing = async {
+        loop {
+            // As if it had been a replica meanwhile.
+            redis::cmd("DEBUG").arg("CHANGE-REPL-ID").exec_async(&mut connection).await.expect("DEBUG");
+        }
+    };
+
+    let keyspace = bench.keyspace().await;
+    let control = patient(2);
+    let planning = outpost_migrate_redis::engine::plan::plan(&keyspace, &bench.assignment, &control);
+    let planned = tokio::select! {
+        planned = planning => planned.map(|_| ()),
+        () = changing => unreachable!("it goes on"),
+    };
+
+    let stop = planned.expect_err("a stop");
+    assert!(stop.to_string().contains(&cluster.addr(empty)), "{stop}");
+    assert!(!stop.to_string().contains("could not be covered"), "{stop}");
+}
+
 #[tokio::test]
 async fn a_node_that_was_just_added_costs_nothing() {
     let cluster = Cluster::start_with_empty(3, 1, Options::default()).await;
