@@ -75,6 +75,24 @@ impl fmt::Display for Silent {
     }
 }
 
+/// A primary without slots that the cluster calls failed. Nobody waits for it, nor sees the keys that it may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Its id in the cluster.
+    pub node_id: String,
+    /// Where it was, if anybody knows.
+    pub address: Option<NodeAddress>,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Some(address) => write!(f, "{address}"),
+            None => write!(f, "with the id {}", self.node_id),
+        }
+    }
+}
+
 /// What a scan of some slots is worth, as a later topology tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
@@ -95,6 +113,8 @@ pub struct Topology {
     pub bystanders: Vec<Primary>,
     /// Primaries of which nobody knows what is half-moved to them.
     pub silent: Vec<Silent>,
+    /// Primaries without slots that are called failed.
+    pub failed: Vec<Failed>,
     owners: Vec<Option<u16>>,
 }
 
@@ -112,7 +132,7 @@ impl Topology {
                 .max_by_key(|(_, primary)| primary.config_epoch)
                 .and_then(|(index, _)| u16::try_from(index).ok());
         }
-        Self { primaries, bystanders: Vec::new(), silent: Vec::new(), owners }
+        Self { primaries, bystanders: Vec::new(), silent: Vec::new(), failed: Vec::new(), owners }
     }
 
     /// Whether every slot is owned, and every primary was asked.
@@ -259,6 +279,20 @@ impl Census {
         }
     }
 
+    /// Primaries without slots that those who answer for their slots call failed.
+    fn failed(&self) -> Vec<Failed> {
+        let mut failed: BTreeMap<&str, Failed> = BTreeMap::new();
+        for told in self.told.values().filter(|told| told.serves) {
+            let Some(primary) = &told.primary else { continue };
+            for line in told.lines.iter().filter(|line| line.is_failed_bystander() && !self.told.contains_key(&line.id))
+            {
+                let address = line.address(&primary.address, self.checks_names);
+                failed.entry(&line.id).or_insert_with(|| Failed { node_id: line.id.clone(), address });
+            }
+        }
+        failed.into_values().collect()
+    }
+
     /// What follows from all that was told.
     pub(super) fn into_topology(self) -> Topology {
         let mut silent: BTreeMap<&str, Silent> = BTreeMap::new();
@@ -275,6 +309,7 @@ impl Census {
             }
         }
         let silent: Vec<Silent> = silent.into_values().collect();
+        let failed = self.failed();
 
         let answered = self.told.into_values().filter_map(|told| Some((told.serves, told.primary.clone()?)));
         let (owners, mut bystanders): (Vec<_>, Vec<_>) =
@@ -284,6 +319,7 @@ impl Census {
         Topology {
             bystanders: bystanders.into_iter().map(itself).collect(),
             silent,
+            failed,
             ..Topology::new(owners.into_iter().map(itself).collect())
         }
     }
@@ -301,6 +337,8 @@ pub(super) struct NodeLine {
     /// Most primaries agreed that it failed (one that only this node misses, `fail?`, did not), or it is only being met
     /// and its id is made up.
     pub(super) is_out: bool,
+    /// Most primaries agreed that it failed.
+    is_failed: bool,
     /// Id of the primary that it is a replica of.
     pub(super) replicates: Option<String>,
     pub(super) config_epoch: u64,
@@ -312,6 +350,11 @@ impl NodeLine {
     /// Whether it may hold keys that nobody else knows of.
     fn is_live_primary(&self) -> bool {
         self.is_primary && !self.is_out
+    }
+
+    /// Whether it may hold keys, by a move that was broken off, that nobody sees.
+    fn is_failed_bystander(&self) -> bool {
+        self.is_primary && self.is_failed && self.slots.is_empty()
     }
 
     /// Where to reach it: by the address it announces, or by its name where certificates are checked against names.
@@ -356,6 +399,7 @@ fn parse_line(line: &str) -> Option<NodeLine> {
         port: port.parse().ok()?,
         is_myself: flags.contains(&"myself"),
         is_primary: flags.contains(&"master"),
+        is_failed: flags.contains(&"fail"),
         is_out: flags.iter().any(|flag| matches!(*flag, "fail" | "handshake")),
         replicates: (primary_id != "-").then(|| primary_id.to_owned()),
         config_epoch,
@@ -465,6 +509,22 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         }
         // A node that was removed, or cut off, knows nobody's fate.
         assert_eq!(silent(false, "master"), [""; 0]);
+    }
+
+    #[test]
+    fn who_failed_without_slots_is_told() {
+        let failed = |serves: bool, line: &str| {
+            let mut census = Census::new(false);
+            census.record("id1", Ok(Arc::new(told(1, serves, SlotSet::empty(), line))));
+            census.into_topology().failed.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(true, &line("id2", "master,fail", 2)), ["10.0.0.1:2"]);
+        assert_eq!(failed(true, "id2 :0@0 master,noaddr,fail - 0 0 3 disconnected"), ["with the id id2"]);
+        for flags in ["master", "master,fail?", "slave,fail", "handshake"] {
+            assert_eq!(failed(true, &line("id2", flags, 2)), [""; 0], "{flags}");
+        }
+        assert_eq!(failed(false, &line("id2", "master,fail", 2)), [""; 0]);
+        assert_eq!(failed(true, "id2 10.0.0.1:2@2 master,fail - 0 0 1 connected 0-5"), [""; 0], "its slots are missed");
     }
 
     #[test]

@@ -194,6 +194,30 @@ async fn a_primary_without_slots_that_can_not_be_asked_blocks_until_it_is_called
     expected.assert_migrated(&bench).await;
 }
 
+/// What it holds, if anything, is seen by nobody, and nothing waits for it.
+#[tokio::test]
+async fn a_primary_without_slots_that_is_called_failed_is_a_warning() {
+    let cluster = Cluster::start_with_empty(3, 0, Options::default()).await;
+    let empty = 3;
+    let bench = Bench::new(&cluster.endpoint());
+    Expected::load(&bench.redis, 10).await;
+    cluster.kill_node(empty);
+    for primary in cluster.primaries().await {
+        cluster.wait_failed(empty, primary).await;
+    }
+
+    let plan = bench.plan().await.expect("a plan");
+
+    let warned: Vec<&str> = plan
+        .seen
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Warning)
+        .map(|finding| finding.message.as_str())
+        .collect();
+    assert!(warned.iter().any(|message| message.contains(&cluster.addr(empty))), "{:?}", plan.seen.findings);
+}
+
 /// A look that gives no keys may be what is lacking when every slot is covered.
 #[tokio::test]
 async fn a_look_at_a_primary_without_slots_that_does_not_count_is_told_as_what_it_is() {
