@@ -1,30 +1,23 @@
 //! The keys of the lock, and the clock of a lease.
 //!
-//! Owns taking, renewing and releasing lock keys by compare-and-set, the local clock by which a holder stops before
-//! its lease can have ended, and closing the connections of whoever lost the lock. Which keys make up the lock is the
-//! caller's to say.
+//! Owns taking, renewing and releasing lock keys by compare-and-set, and the local clock by which a holder stops before
+//! its lease can have ended. Which keys make up the lock is the caller's to say.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all, try_join_all};
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use redis::Value;
 
 use crate::keyspace::command::Command;
-use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::script::{self, Script};
-use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::model::key::RedisKey;
-
-/// How long a replica may take to close connections before it is passed over.
-const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A moment of the clock that goes on while the machine sleeps, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -229,48 +222,6 @@ impl Keyspace {
         let command = Command::script(&script::RELEASE_LOCK, &[key]).arg(value);
         Ok(value::int(self.run_one(command).await?)? == 1)
     }
-
-    /// Closes every connection whose name `is_meant`, on every node. Returns how many were closed.
-    ///
-    /// A replica is asked too, since a connection outlives that its server is promoted; one that does not answer is
-    /// passed over.
-    ///
-    /// # Errors
-    /// [`FaultClass::NotPermitted`] where the user may not; whatever kept a primary from answering.
-    pub async fn close_connections(&self, is_meant: impl Fn(&str) -> bool) -> Result<u64, Fault> {
-        let topology = self.topology().await;
-        let primaries: Vec<&NodeAddress> = topology.primaries.iter().map(|primary| &primary.address).collect();
-        let closing = primaries.iter().map(|node| self.close_connections_on(node, &is_meant));
-        let mut closed: u64 = try_join_all(closing).await?.into_iter().sum();
-
-        // Asked for after the lock was taken: a node that joins later has no connection of an earlier holder.
-        let told = primaries.iter().map(|node| server::living_nodes(self, node));
-        let mut others: BTreeSet<NodeAddress> = try_join_all(told).await?.into_iter().flatten().collect();
-        others.retain(|node| !primaries.contains(&node));
-        let closing = others
-            .iter()
-            .map(|node| tokio::time::timeout(REPLICA_PATIENCE, self.close_connections_on(node, &is_meant)));
-        closed += join_all(closing).await.into_iter().flatten().filter_map(Result::ok).sum::<u64>();
-        Ok(closed)
-    }
-
-    async fn close_connections_on(&self, node: &NodeAddress, is_meant: &impl Fn(&str) -> bool) -> Result<u64, Fault> {
-        let listed = self.ask_node(node, redis::cmd("CLIENT").arg("LIST").take()).await?;
-        let mut closed = 0;
-        for id in ids_of(&value::text(listed)?, is_meant) {
-            let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).take();
-            closed += u64::try_from(value::int(self.ask_node(node, kill).await?)?).unwrap_or(0);
-        }
-        Ok(closed)
-    }
-}
-
-/// Ids in a `CLIENT LIST` whose name is meant.
-fn ids_of(list: &str, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
-    let field = |line: &str, name: &str| {
-        line.split(' ').find_map(|word| word.strip_prefix(name).map(str::to_owned)).unwrap_or_default()
-    };
-    list.lines().filter(|line| is_meant(&field(line, "name="))).map(|line| field(line, "id=")).collect()
 }
 
 fn millis(life: Duration) -> u64 {
@@ -303,12 +254,5 @@ mod tests {
         assert_eq!(renewal_patience(seconds(17)), Duration::from_millis(8500));
         assert_eq!(renewal_patience(seconds(3240)), seconds(15));
         assert_eq!(renewal_patience(Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn connections_are_found_by_their_name() {
-        let list = "id=3 addr=a name=omr:db0:one fd=8\nid=4 addr=b name=omr:db0:two fd=9\nid=5 addr=c name= fd=1\nid=6 name=omr:db1:x";
-        assert_eq!(ids_of(list, |name| name.starts_with("omr:db0:") && name != "omr:db0:two"), ["3"]);
-        assert_eq!(ids_of(list, |name| name == "omr:db1:x"), ["6"]);
     }
 }

@@ -7,6 +7,7 @@
 mod bulk;
 pub mod certificate;
 mod claim;
+pub mod closing;
 mod command;
 pub mod compare;
 pub mod conditional;
