@@ -146,7 +146,7 @@ impl Keyspace {
 
         last.number = self.learnings.fetch_add(1, Ordering::SeqCst) + 1;
         last.outcome = None;
-        let outcome = learning::learn(self, &last.known).await.map(Arc::new);
+        let outcome = Box::pin(learning::learn(self, &last.known)).await.map(Arc::new);
         // Without the lock no primary can be asked, which says nothing about them.
         if self.lock.as_ref().is_some_and(|lock| !lock.clock.holds()) {
             return Err(Fault::new(FaultClass::LeaseEnded));

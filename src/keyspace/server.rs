@@ -11,7 +11,7 @@ use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::topology::{self, NodeLine, Primary, Told};
+use crate::keyspace::topology::{self, NodeLine, Primary, Standing, Told};
 use crate::keyspace::value;
 use crate::model::slot::SlotSet;
 
@@ -117,14 +117,14 @@ fn read_reign(
     node: &NodeAddress,
 ) -> Result<(Option<Primary>, bool), Fault> {
     let mut next = || text_of(answers.next(), node);
-    let (server, replication) = (parse_info(&next()?), parse_info(&next()?));
+    let (process, replication) = (parse_info(&next()?), parse_info(&next()?));
     let serves = !is_cluster || next()?.lines().any(|line| line.trim() == "cluster_state:ok");
 
     let is_primary = replication.get("role").is_some_and(|role| role == "master");
     let primary = is_primary.then(|| Primary {
         address: node.clone(),
         node_id: String::new(),
-        run_id: server.get("run_id").cloned().unwrap_or_default(),
+        run_id: process.get("run_id").cloned().unwrap_or_default(),
         history: replication.get("master_replid").cloned().unwrap_or_default(),
         config_epoch: 0,
         slots: SlotSet::full(),
@@ -177,7 +177,7 @@ pub(super) async fn living_nodes(keyspace: &Keyspace, node: &NodeAddress) -> Res
         return Ok(vec![node.clone()]);
     }
     let lines = nodes(keyspace, node).await?;
-    let living = lines.iter().filter(|line| !line.is_out);
+    let living = lines.iter().filter(|line| line.standing == Standing::Member);
     Ok(living.filter_map(|line| line.address(node, checks_names(keyspace))).collect())
 }
 

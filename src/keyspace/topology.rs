@@ -325,6 +325,17 @@ impl Census {
     }
 }
 
+/// What the cluster thinks of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It counts; one that only the node that tells misses (`fail?`) does, too.
+    Member,
+    /// Most primaries agreed that it failed.
+    Failed,
+    /// It is only being met, and its id is made up.
+    Met,
+}
+
 /// A line of `CLUSTER NODES`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NodeLine {
@@ -334,11 +345,7 @@ pub(super) struct NodeLine {
     pub(super) port: u16,
     pub(super) is_myself: bool,
     pub(super) is_primary: bool,
-    /// Most primaries agreed that it failed (one that only this node misses, `fail?`, did not), or it is only being met
-    /// and its id is made up.
-    pub(super) is_out: bool,
-    /// Most primaries agreed that it failed.
-    is_failed: bool,
+    pub(super) standing: Standing,
     /// Id of the primary that it is a replica of.
     pub(super) replicates: Option<String>,
     pub(super) config_epoch: u64,
@@ -349,12 +356,12 @@ pub(super) struct NodeLine {
 impl NodeLine {
     /// Whether it may hold keys that nobody else knows of.
     fn is_live_primary(&self) -> bool {
-        self.is_primary && !self.is_out
+        self.is_primary && self.standing == Standing::Member
     }
 
     /// Whether it may hold keys, by a move that was broken off, that nobody sees.
     fn is_failed_bystander(&self) -> bool {
-        self.is_primary && self.is_failed && self.slots.is_empty()
+        self.is_primary && self.standing == Standing::Failed && self.slots.is_empty()
     }
 
     /// Where to reach it: by the address it announces, or by its name where certificates are checked against names.
@@ -399,8 +406,11 @@ fn parse_line(line: &str) -> Option<NodeLine> {
         port: port.parse().ok()?,
         is_myself: flags.contains(&"myself"),
         is_primary: flags.contains(&"master"),
-        is_failed: flags.contains(&"fail"),
-        is_out: flags.iter().any(|flag| matches!(*flag, "fail" | "handshake")),
+        standing: match (flags.contains(&"handshake"), flags.contains(&"fail")) {
+            (true, _) => Standing::Met,
+            (false, true) => Standing::Failed,
+            (false, false) => Standing::Member,
+        },
         replicates: (primary_id != "-").then(|| primary_id.to_owned()),
         config_epoch,
         slots,
@@ -450,7 +460,7 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         assert_eq!(lines[2].host, "::1");
         assert_eq!(lines[2].slots.len(), 5462);
         assert_eq!(lines[2].open.iter().collect::<Vec<_>>(), [77, 93]);
-        assert!(lines[3].is_out);
+        assert_eq!(lines[3].standing, Standing::Failed);
         let asked = NodeAddress { host: "seed".into(), port: 1 };
         let at = |line: usize, checks_names| lines[line].address(&asked, checks_names).map(|it| it.to_string());
         assert_eq!(at(0, true).as_deref(), Some("hostname4:30004"));
