@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
+use crate::keyspace::census::{Census, Told};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::server;
-use crate::keyspace::topology::{Census, Told, Topology};
+use crate::keyspace::topology::Topology;
 
 /// Learns the topology: from the configured node, or while that one's picture is incomplete from those that were
 /// known before, by id. The best picture counts, and of equal ones the first.

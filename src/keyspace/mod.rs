@@ -5,6 +5,7 @@
 //! under the condition it is told.
 
 mod bulk;
+mod census;
 pub mod certificate;
 mod claim;
 pub mod closing;

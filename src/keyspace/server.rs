@@ -6,12 +6,13 @@ use std::collections::HashMap;
 
 use redis::{Cmd, cmd};
 
+use crate::keyspace::census::{self, NodeLine, Standing, Told};
 use crate::keyspace::connection::{self, Connection};
 use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::topology::{self, NodeLine, Primary, Standing, Told};
+use crate::keyspace::topology::Primary;
 use crate::keyspace::value;
 use crate::model::slot::SlotSet;
 
@@ -149,7 +150,7 @@ pub(super) async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) ->
         return Ok(Told { node_id: String::new(), primary, serves, lines: Vec::new() });
     }
 
-    let lines = topology::parse_nodes(&text_of(answers.next(), node)?);
+    let lines = census::parse_nodes(&text_of(answers.next(), node)?);
     let Some(myself) = lines.iter().find(|line| line.is_myself) else {
         return Err(Fault::of(FaultClass::UnexpectedAnswer, node));
     };
@@ -168,7 +169,7 @@ pub(super) async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) ->
 
 async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>, Fault> {
     let answer = keyspace.ask_node(node, cmd("CLUSTER").arg("NODES").take()).await?;
-    Ok(topology::parse_nodes(&value::text(answer)?))
+    Ok(census::parse_nodes(&value::text(answer)?))
 }
 
 /// Every node that one node takes to be alive, itself among them.
