@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::keyspace::endpoint::NodeAddress;
-use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::fault::Fault;
 use crate::keyspace::topology::{Failed, Primary, Silent, Topology};
 use crate::model::slot::SlotSet;
 
@@ -31,7 +31,7 @@ pub(super) struct Census {
     told: BTreeMap<String, Arc<Told>>,
     /// Ids that were asked for, and where.
     asked: BTreeSet<(String, NodeAddress)>,
-    faults: BTreeMap<String, FaultClass>,
+    faults: BTreeMap<String, Fault>,
     checks_names: bool,
 }
 
@@ -62,7 +62,7 @@ impl Census {
                 self.told.entry(told.node_id.clone()).or_insert(told);
             }
             Err(fault) => {
-                self.faults.insert(node_id.to_owned(), fault.class);
+                self.faults.insert(node_id.to_owned(), fault);
             }
         }
     }
@@ -92,7 +92,7 @@ impl Census {
                 silent.entry(&line.id).or_insert_with(|| Silent {
                     node_id: line.id.clone(),
                     address: asked.next().map(|(_, address)| address.clone()),
-                    fault: self.faults.get(&line.id).copied(),
+                    fault: self.faults.get(&line.id).cloned(),
                 });
             }
         }
@@ -226,6 +226,7 @@ fn split_once_or_all(text: &str, separator: char) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::FaultClass;
     use crate::keyspace::topology::Coverage;
 
     const NODES: &str = "\

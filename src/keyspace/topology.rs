@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::keyspace::endpoint::NodeAddress;
-use crate::keyspace::fault::FaultClass;
+use crate::keyspace::fault::Fault;
 use crate::model::slot::{SLOTS, SlotSet};
 
 /// A primary as it describes itself.
@@ -56,14 +56,18 @@ pub struct Silent {
     pub node_id: String,
     /// Where it should be, if anybody knows.
     pub address: Option<NodeAddress>,
-    /// Why it could not be asked; absent if it has no address, or another node answers there.
-    pub fault: Option<FaultClass>,
+    /// Why it could not be asked; absent if it has no address, or another node answers there. It may be of another node:
+    /// no connection is used before the node of the lock has confirmed that.
+    pub fault: Option<Fault>,
 }
 
 impl fmt::Display for Silent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.address, self.fault) {
-            (Some(address), Some(class)) => write!(f, "{address} can't be asked ({})", class.explain()),
+        match (&self.address, &self.fault) {
+            (Some(address), Some(fault)) if fault.at.as_ref() == Some(address) => {
+                write!(f, "{address} can't be asked ({})", fault.class.explain())
+            }
+            (Some(address), Some(fault)) => write!(f, "{address} can't be asked ({fault})"),
             (Some(address), None) => write!(f, "{address} can't be asked (another node answers there)"),
             (None, _) => write!(f, "with the id {} can't be asked (nobody knows its address)", self.node_id),
         }
@@ -223,6 +227,18 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::FaultClass;
+
+    #[test]
+    fn who_can_not_be_asked_is_told_with_the_node_whose_fault_it_is() {
+        let at = |port| NodeAddress { host: "h".into(), port };
+        let told = |faulty| {
+            let fault = Some(Fault::of(FaultClass::Timeout, &at(faulty)));
+            Silent { node_id: "id1".into(), address: Some(at(1)), fault }.to_string()
+        };
+        assert!(told(1).starts_with("h:1 can't be asked (Redis did not answer in time"), "{}", told(1));
+        assert!(told(2).starts_with("h:1 can't be asked (h:2: Redis did not answer in time"), "{}", told(2));
+    }
 
     #[test]
     fn what_a_silent_primary_knows_decides_once_it_speaks() {
