@@ -17,7 +17,7 @@ use crate::engine::restore::{self, RestoreReport};
 use crate::engine::{Assignment, Stop, apply, journal, survey, verify};
 use crate::keyspace::{Keyspace, Writer};
 use crate::migrations::Rule;
-use crate::model::finding::{Finding, FindingCode};
+use crate::model::finding::Finding;
 use crate::model::key::RedisKey;
 use crate::model::plan::Plan;
 use crate::model::policy::DivergedPolicy;
@@ -320,11 +320,7 @@ async fn make_plan(
     assignment: &Assignment,
 ) -> Result<(Plan, Duration), Failure> {
     let (mut plan, took) = plan::make(desk, writer, assignment, pace).await?;
-    if !lease.could_close_stale_connections() {
-        let message = "the Redis user may not use CLIENT LIST and CLIENT KILL, so connections of an earlier holder \
-                       can't be closed";
-        plan.seen.findings.push(Finding::note(FindingCode::StaleConnections, message));
-    }
+    plan.seen.findings.extend(lease.stale_connections());
     Ok((plan, took))
 }
 

@@ -135,6 +135,7 @@ async fn clean_up_all(
     lease: &Lease,
     assignments: &[Assignment],
 ) -> Result<(), Failure> {
+    desk.screen.text_if_any(plan::findings(&lease.stale_connections()))?;
     let writer = lease.writer().await?;
     for assignment in assignments {
         clean_up(desk, args, &writer, assignment).await?;

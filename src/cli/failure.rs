@@ -86,7 +86,7 @@ impl From<Stop> for Failure {
             Stop::Interrupted => (ExitCode::NotDone, Some("what is done already is skipped then")),
             Stop::LeaseLost => (ExitCode::Locked, Some("see `outpost-migrate-redis status`, then start again")),
             Stop::RunLost => (ExitCode::Locked, None),
-            Stop::Incomplete { .. } => (ExitCode::Redis, None),
+            Stop::Incomplete { .. } | Stop::Unseen { .. } => (ExitCode::Redis, None),
             Stop::Conflicts(_) => (ExitCode::NotDone, Some("see --conflict-policy")),
             Stop::PreflightFailed(_)
             | Stop::SourceChanging { .. }

@@ -193,6 +193,7 @@ fn may_pass(stop: &Stop) -> bool {
         Stop::LeaseLost
         | Stop::RunLost
         | Stop::Incomplete { .. }
+        | Stop::Unseen { .. }
         | Stop::SourceChanging { .. }
         | Stop::SourcesGone { .. }
         | Stop::ReplicasMissing(_) => true,

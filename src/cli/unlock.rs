@@ -3,17 +3,23 @@
 //! Takes away only the very lock that was shown: one that changed hands meanwhile stays. Whoever loses it is cut off,
 //! so that nothing that it still has in flight lands later.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
 use clap::Args;
+use futures::future::join_all;
 use serde::Serialize;
 
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt;
 use crate::cli::screen;
 use crate::cli::session::{Desk, now};
+use crate::engine::Stop;
 use crate::engine::lock::{self, Holder};
+use crate::keyspace::Keyspace;
+use crate::keyspace::closing::Unclosed;
 use crate::migrations::state_keys::StateKeys;
+use crate::model::key::RedisKey;
 use crate::model::time::{UnixMillis, human_seconds};
 
 const EXAMPLES: &str = "\
@@ -87,16 +93,21 @@ struct Unlocked<'a> {
     removed: usize,
 }
 
-/// Shows, asks, unlocks.
+/// Shows, asks, unlocks. What can't be reached keeps nothing else from being done, and is told at the end.
 pub(super) async fn run(desk: &Desk, args: &UnlockArgs) -> Result<ExitCode, Failure> {
     let keyspace = desk.connect().await?;
     let keys = StateKeys::new(desk.configuration.scope.deployment_id.as_deref()).locks();
-    let holders = lock::holders(&keyspace, &keys).await?;
+    let Seen { holders, mut unreached } = look(&keyspace, &keys).await;
     let views: Vec<LockView> = holders.iter().map(LockView::new).collect();
     if holders.is_empty() {
-        desk.screen.result("The lock is free.", &Unlocked { locks: &[], removed: 0 })?;
-        return Ok(ExitCode::Done);
+        return match unreached.pop() {
+            Some(key) => Err(key.into_failure()),
+            None => {
+                desk.screen.result("The lock is free.", &Unlocked { locks: &[], removed: 0 }).map(|()| ExitCode::Done)
+            }
+        };
     }
+
     for view in &views {
         desk.screen.text(view)?;
     }
@@ -107,30 +118,87 @@ pub(super) async fn run(desk: &Desk, args: &UnlockArgs) -> Result<ExitCode, Fail
     if !prompt::confirm("Take the lock away?", args.yes, &desk.stop).await? {
         return Err(Failure::new(ExitCode::NotDone, "declined; the lock stays"));
     }
+
     let mut gone = Vec::new();
     for holder in &holders {
-        if lock::break_lock(&keyspace, holder).await? {
-            gone.push(holder);
+        match lock::break_lock(&keyspace, holder).await {
+            Ok(true) => gone.push(holder),
+            Ok(false) => {}
+            Err(stop) => unreached.push(Unreached { key: holder.key.clone(), stop }),
         }
     }
-    let obstacle = match lock::close_out(&keyspace, &gone).await {
-        Ok(true) => None,
-        Ok(false) => Some("the Redis user may not close them (CLIENT LIST, CLIENT KILL)".to_owned()),
-        Err(stop) => Some(stop.to_string()),
-    };
-    if let Some(obstacle) = obstacle {
-        screen::say(format!(
-            "Its connections may stay ({obstacle}): it notices the loss within 10 seconds, or when its machine wakes. \
-             Start nothing else on this Redis before it has ended."
-        ));
-    }
+    cut_off(&keyspace, &gone).await;
 
     let removed = gone.len();
-    let text = if removed == holders.len() {
-        "The lock is free.".to_owned()
-    } else {
-        format!("{removed} of {} keys taken away; the others changed hands or ended meanwhile.", holders.len())
+    let text = match (removed == holders.len(), unreached.is_empty()) {
+        (true, true) => "The lock is free.".to_owned(),
+        (false, true) => {
+            format!("{removed} of {} keys taken away; the others changed hands or ended meanwhile.", holders.len())
+        }
+        (_, false) => format!("{removed} of {} keys taken away.", keys.len()),
     };
     desk.screen.result(text, &Unlocked { locks: &views, removed })?;
-    Ok(if removed == holders.len() { ExitCode::Done } else { ExitCode::Locked })
+    match unreached.into_iter().next() {
+        Some(key) => Err(key.into_failure()),
+        None if removed == holders.len() => Ok(ExitCode::Done),
+        None => Ok(ExitCode::Locked),
+    }
+}
+
+/// Who holds which keys of the lock, as far as these could be read.
+struct Seen {
+    holders: Vec<Holder>,
+    unreached: Vec<Unreached>,
+}
+
+/// A key of the lock that could not be read or taken away.
+struct Unreached {
+    key: RedisKey,
+    stop: Stop,
+}
+
+impl Unreached {
+    fn into_failure(self) -> Failure {
+        let message = format!(
+            "the key {} of the lock was not taken away ({}): mend that, then run `outpost-migrate-redis unlock` again",
+            self.key, self.stop
+        );
+        Failure::new(Failure::from(self.stop).code, message)
+    }
+}
+
+/// Reads all keys at the same time, since each that can't be reached takes its time.
+async fn look(keyspace: &Keyspace, keys: &[RedisKey]) -> Seen {
+    let looks = keys.iter().map(|key| lock::holders(keyspace, std::slice::from_ref(key)));
+    let mut seen = Seen { holders: Vec::new(), unreached: Vec::new() };
+    for (key, looked) in keys.iter().zip(join_all(looks).await) {
+        match looked {
+            Ok(holders) => seen.holders.extend(holders),
+            Err(stop) => seen.unreached.push(Unreached { key: key.clone(), stop }),
+        }
+    }
+    seen
+}
+
+/// Closes the connections of those who lost the lock, and says where they may have stayed.
+async fn cut_off(keyspace: &Keyspace, gone: &[&Holder]) {
+    let obstacles: BTreeSet<String> = match lock::close_out(keyspace, gone).await {
+        Ok(unclosed) => unclosed.iter().map(obstacle).collect(),
+        Err(stop) => BTreeSet::from([stop.to_string()]),
+    };
+    if !obstacles.is_empty() {
+        screen::say(format!(
+            "Its connections may stay ({}): it notices the loss within 10 seconds, or when its machine wakes. Start \
+             nothing else on this Redis before it has ended.",
+            obstacles.into_iter().collect::<Vec<_>>().join("; ")
+        ));
+    }
+}
+
+fn obstacle(unclosed: &Unclosed) -> String {
+    if unclosed.is_forbidden() {
+        "the Redis user may not close them (CLIENT LIST, CLIENT KILL)".to_owned()
+    } else {
+        unclosed.fault.to_string()
+    }
 }

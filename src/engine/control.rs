@@ -3,6 +3,7 @@
 //! Owns the only waiting that is done for others' sake, and the counting behind the progress stream.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -141,9 +142,15 @@ impl Control {
 
     /// Waits, unless stopped.
     pub(super) async fn pause(&self, pause: Duration) -> Result<(), Stop> {
+        self.unless_stopped(tokio::time::sleep(pause)).await
+    }
+
+    /// Waits for `work`, which may be dropped at any moment, unless stopped.
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => Err(Stop::Interrupted),
-            () = tokio::time::sleep(pause) => Ok(()),
+            done = work => Ok(done),
         }
     }
 

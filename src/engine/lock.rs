@@ -8,14 +8,18 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::stop::Stop;
+use crate::keyspace::closing::Unclosed;
 use crate::keyspace::lease::{HeldKey, HeldLock, LeaseClock, Moment};
 use crate::keyspace::{Fault, FaultClass, Keyspace, RedisEndpoint, Writer};
+use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::{RedisKey, escape};
 use crate::model::time::UnixMillis;
 
@@ -157,7 +161,7 @@ pub struct Lease {
     lost: CancellationToken,
     renewal: JoinHandle<()>,
     kept: Kept,
-    could_close_stale_connections: bool,
+    unclosed: Vec<Unclosed>,
 }
 
 impl Lease {
@@ -189,9 +193,9 @@ impl Lease {
         let kept = Kept::default();
         let renewal = Renewal { held: Arc::clone(&held), lost: lost.clone(), kept: kept.clone() };
         let renewal = tokio::spawn(renewal.run());
-        let mut lease = Self { held, token, lost, renewal, kept, could_close_stale_connections: true };
+        let mut lease = Self { held, token, lost, renewal, kept, unclosed: Vec::new() };
         match lease.close_stale_connections().await {
-            Ok(could) => lease.could_close_stale_connections = could,
+            Ok(unclosed) => lease.unclosed = unclosed,
             Err(fault) => {
                 lease.release().await;
                 return Err(fault.into());
@@ -200,12 +204,16 @@ impl Lease {
         Ok(Taken::Ours(lease))
     }
 
-    /// Closes what earlier holders may still have in flight. Returns whether the user may do that; a primary
-    /// that can't be asked is a fault, since something may still land there.
-    async fn close_stale_connections(&self) -> Result<bool, Fault> {
+    /// Closes what earlier holders may still have in flight. Returns where some may have stayed; where slots are owned
+    /// that is a fault, since something may still land there, unless the user may not close connections.
+    async fn close_stale_connections(&self) -> Result<Vec<Unclosed>, Fault> {
         let control = &self.held.control;
         let (scope, own) = (scope(control.endpoint()), self.connection_name());
-        close_connections(control, |name| name.starts_with(&scope) && name != own).await
+        let unclosed = control.close_connections(|name| name.starts_with(&scope) && name != own).await?;
+        match unclosed.iter().find(|it| it.owns_slots && !it.is_forbidden()) {
+            Some(reachable) => Err(reachable.fault.clone()),
+            None => Ok(unclosed),
+        }
     }
 
     /// Keeps a key of this hold alive: its life is extended at each renewal of the lock.
@@ -237,10 +245,10 @@ impl Lease {
         self.lost.clone()
     }
 
-    /// Whether connections of earlier holders could be closed; not where the user may not.
+    /// What it means that connections of earlier holders could not be closed everywhere.
     #[must_use]
-    pub fn could_close_stale_connections(&self) -> bool {
-        self.could_close_stale_connections
+    pub fn stale_connections(&self) -> Vec<Finding> {
+        stale_connections(&self.unclosed)
     }
 
     /// Connects for writing; the writer stops when the lease does.
@@ -275,17 +283,25 @@ fn connection_name(endpoint: &RedisEndpoint, token: &str) -> String {
     format!("{}{token}", scope(endpoint))
 }
 
-/// Closes connections by their name. Returns whether the user may do that.
-async fn close_connections(keyspace: &Keyspace, is_meant: impl Fn(&str) -> bool) -> Result<bool, Fault> {
-    // What was learned before the lock was taken away may name a primary that is none any more.
-    if !keyspace.relearn().await?.unowned().is_empty() {
-        return Err(Fault::new(FaultClass::ClusterDown));
+fn stale_connections(unclosed: &[Unclosed]) -> Vec<Finding> {
+    let (forbidden, silent): (Vec<&Unclosed>, Vec<&Unclosed>) = unclosed.iter().partition(|it| it.is_forbidden());
+    let mut findings = Vec::new();
+    if !forbidden.is_empty() {
+        let message = "the Redis user may not use CLIENT LIST and CLIENT KILL, so connections of an earlier holder can't \
+                       be closed";
+        findings.push(Finding::note(FindingCode::StaleConnections, message));
     }
-    match keyspace.close_connections(is_meant).await {
-        Ok(_) => Ok(true),
-        Err(fault) if matches!(fault.class, FaultClass::NotPermitted | FaultClass::UnknownCommand) => Ok(false),
-        Err(fault) => Err(fault),
+    if !silent.is_empty() {
+        let where_and_why: Vec<String> = silent.iter().map(|it| it.fault.to_string()).collect();
+        let message = format!(
+            "connections of an earlier holder may stay at a node that was not reached ({}): should it be promoted, what \
+             such a holder still sends would land there; bring it back and start again, or see that no earlier run is \
+             left",
+            where_and_why.join("; ")
+        );
+        findings.push(Finding::warning(FindingCode::StaleConnections, message));
     }
+    findings
 }
 
 impl Drop for Lease {
@@ -343,24 +359,24 @@ impl Renewal {
         let mut pause = regular;
         while self.held.clock.holds() {
             tokio::time::sleep(pause).await;
-            pause = match tokio::time::timeout(life / 3, self.renew_all()).await {
-                Ok(Ok(())) => regular,
-                Ok(Err(_)) | Err(_) => (life / 10).min(LONGEST_PAUSE),
+            pause = match self.held.renew().await {
+                Ok(_) => regular.saturating_sub(self.extend_kept(regular).await),
+                // Half of what was left may be gone already.
+                Err(_) => (life / 30).min(LONGEST_PAUSE),
             };
         }
         self.held.clock.end();
         self.lost.cancel();
     }
 
-    async fn renew_all(&self) -> Result<(), Fault> {
-        if !self.held.renew().await? {
-            return Ok(());
-        }
+    /// Extends the life of what is kept with the lock, within the pause until it is renewed again. Returns how long that
+    /// took. What could not be extended is tried again next time.
+    async fn extend_kept(&self, patience: Duration) -> Duration {
+        let began = Instant::now();
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (key, life) in kept {
-            self.held.control.extend_life(&key, life).await?;
-        }
-        Ok(())
+        let extend = kept.iter().map(|(key, life)| self.held.extend_life(key, *life, patience));
+        let _ = join_all(extend).await;
+        began.elapsed()
     }
 }
 
@@ -395,22 +411,24 @@ pub async fn break_lock(keyspace: &Keyspace, seen: &Holder) -> Result<bool, Stop
 }
 
 /// Closes the connections of holders whose lock was taken away: one that sleeps would go on over them without asking
-/// for the lock. Returns whether the user may do that.
+/// for the lock. Returns where some may have stayed.
 ///
 /// # Errors
-/// Whatever kept a primary from answering.
-pub async fn close_out(keyspace: &Keyspace, gone: &[&Holder]) -> Result<bool, Stop> {
+/// The fault that kept the topology from being learned.
+pub async fn close_out(keyspace: &Keyspace, gone: &[&Holder]) -> Result<Vec<Unclosed>, Stop> {
     let tokens = gone.iter().filter_map(|holder| holder.token.as_deref());
     let names: BTreeSet<String> = tokens.map(|token| connection_name(keyspace.endpoint(), token)).collect();
     if names.is_empty() {
-        return Ok(true);
+        return Ok(Vec::new());
     }
-    Ok(close_connections(keyspace, |name| names.contains(name)).await?)
+    Ok(keyspace.close_connections(|name| names.contains(name)).await?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::endpoint::NodeAddress;
+    use crate::model::finding::Severity;
 
     fn held(value: &[u8]) -> Holder {
         Holder::read(&RedisKey::from("lock"), &HeldKey { value: value.to_vec(), remaining_millis: Some(5) })
@@ -436,5 +454,20 @@ mod tests {
     fn another_tools_text_is_shown_as_it_is() {
         assert_eq!(held(b"migration=001_hash_tags, started=x").to_string(), "migration=001_hash_tags, started=x");
         assert_eq!(held(b"\x1b[2J").to_string(), "\\u{1b}[2J");
+    }
+
+    #[test]
+    fn what_was_not_closed_is_told_with_its_node() {
+        let node = NodeAddress { host: "h".into(), port: 1 };
+        let unclosed = |class| Unclosed { fault: Fault::of(class, &node), owns_slots: false };
+        let told = |classes: &[FaultClass]| {
+            let unclosed: Vec<Unclosed> = classes.iter().copied().map(unclosed).collect();
+            stale_connections(&unclosed).into_iter().map(|it| (it.severity, it.message)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[]), []);
+        let both = told(&[FaultClass::NotPermitted, FaultClass::Timeout, FaultClass::NotPermitted]);
+        let severities: Vec<Severity> = both.iter().map(|(severity, _)| *severity).collect();
+        assert_eq!(severities, [Severity::Note, Severity::Warning]);
+        assert!(both[1].1.contains("(h:1: Redis did not answer in time"), "{}", both[1].1);
     }
 }

@@ -13,6 +13,7 @@ pub mod control;
 mod disk;
 pub mod emptiness;
 mod equality;
+mod gaps;
 mod huge;
 mod in_place;
 pub mod init;

@@ -15,12 +15,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::control::{Advance, Control, IN_FLIGHT, Meter};
+use crate::engine::gaps;
 use crate::engine::stop::Stop;
 use crate::engine::throttle::{self, Door};
-use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::scan::{self, Look};
-use crate::keyspace::topology::Topology;
-use crate::keyspace::{FaultClass, Keyspace};
+use crate::keyspace::{Fault, FaultClass, Keyspace};
 use crate::model::admission::{HeldBy, strains};
 use crate::model::key::RedisKey;
 use crate::model::phase::Step;
@@ -64,7 +63,7 @@ where
     while covered != SlotSet::full() || !no_strays {
         control.check()?;
         let began = Instant::now();
-        let (looks, unlearned) = match keyspace.relearn().await {
+        let (looks, unlearned) = match control.unless_stopped(keyspace.relearn()).await? {
             Ok(topology) => {
                 suspects.extend(topology.with_open_slots().cloned());
                 (scan::looks(&topology, &covered, &suspects), None)
@@ -79,7 +78,7 @@ where
         let looked =
             join_all(looks.iter().map(|look| look_once(keyspace, prefixes, control, meter, &cease, look, &work))).await;
         let mut faulted = false;
-        let mut stray = None;
+        let (mut stray, mut unseen) = (None, None);
         let before = covered.clone();
         let topology = keyspace.topology().await;
         no_strays = unlearned.is_none() && topology.silent.is_empty();
@@ -94,14 +93,18 @@ where
                     }
                     stray = stray.or(look.stray(&topology).map(|slot| (&look.primary.address, slot)));
                 }
-                other => {
-                    faulted |= matches!(other, Looked::Faulted);
-                    no_strays &= !look.is_for_strays();
+                Looked::Spoiled(fault) => {
+                    faulted |= fault.is_some();
+                    if look.is_for_strays() {
+                        no_strays = false;
+                        unseen = unseen.or(Some((&look.primary.address, fault)));
+                    }
                 }
             }
         }
         suspects.extend(topology.with_open_slots().cloned());
         no_strays &= suspects.is_empty();
+        let strays_gone = stray.is_none() && had_strays;
         if stray.is_some() || had_strays {
             // Strays come back to an owner that was looked at already, so nothing counts while there are any, and not
             // the look that sees them gone.
@@ -120,8 +123,10 @@ where
             if waited > control.coverage_patience {
                 return Err(match (unlearned, stray) {
                     (Some(fault), _) => fault.into(),
-                    (None, Some((node, slot))) => strayed(&topology, node, slot),
-                    (None, None) => incomplete(&topology, &covered),
+                    (None, Some((node, slot))) => gaps::strayed(&topology, node, slot),
+                    (None, None) if strays_gone => gaps::strays_gone(),
+                    (None, None) if covered == SlotSet::full() => gaps::unseen(&topology, unseen),
+                    (None, None) => gaps::incomplete(&topology, &covered),
                 });
             }
             control.pause(PAUSE).await?;
@@ -135,10 +140,8 @@ where
 enum Looked<T> {
     /// It saw every key of its slots; what the meter was told of them.
     Counts(T, Advance),
-    /// Its primary did not stand still, or other looks ended it.
-    Moved,
-    /// A fault that may pass ended it.
-    Faulted,
+    /// A fault that may pass ended it; without one its primary did not stand still, or other looks ended it.
+    Spoiled(Option<Fault>),
 }
 
 /// One look, worked through. What time alone can't cure ends the other looks too, by `all`.
@@ -184,21 +187,33 @@ where
     let ((), worked) = join(reading, work_off(results, control, meter.step(), &cease, all)).await;
     let Worked { found, counted, ended, waits_for_memory } = worked;
     let ended = match ended {
-        Ok(()) => control.check().and(keyspace.covered(look).await.map_err(Stop::from)),
+        Ok(()) => judge(keyspace, control, all, look).await,
         Err(stop) => Err(stop),
     };
-    let faulted = ended.is_err();
-    if faulted && waits_for_memory {
+    if ended.is_err() && waits_for_memory {
         // The next observation waits until there is room.
         meter.retract(counted);
-        return Ok(Looked::Moved);
+        return Ok(Looked::Spoiled(None));
     }
-    match ended {
+
+    let fault = match ended {
         Ok(true) if !all.is_cancelled() => return Ok(Looked::Counts(found, counted)),
-        Err(stop) if !is_passing(&stop) => return Err(stop),
-        Ok(_) | Err(_) => meter.retract(counted),
+        Ok(_) => None,
+        Err(Stop::Fault(fault)) if fault.class.is_passing() => Some(fault),
+        Err(stop) => return Err(stop),
+    };
+    meter.retract(counted);
+    Ok(Looked::Spoiled(fault))
+}
+
+/// Whether a look that came to its end covered its slots. Who waits for a silent primary hears a stop, and the end of
+/// the other looks.
+async fn judge(keyspace: &Keyspace, control: &Control, all: &CancellationToken, look: &Look) -> Result<bool, Stop> {
+    tokio::select! {
+        biased;
+        () = all.cancelled() => control.check().map(|()| false),
+        covered = keyspace.covered(look) => Ok(covered?),
     }
-    Ok(if faulted { Looked::Faulted } else { Looked::Moved })
 }
 
 /// What the batches of one look gave.
@@ -280,79 +295,7 @@ async fn refuse_strays(keyspace: &Keyspace, look: &Look) -> Result<(), Stop> {
 
     let topology = keyspace.relearn().await?;
     match look.certain_stray(&topology) {
-        Some(slot) => Err(strayed(&topology, &look.primary.address, slot)),
+        Some(slot) => Err(gaps::strayed(&topology, &look.primary.address, slot)),
         None => Ok(()),
-    }
-}
-
-fn strayed(topology: &Topology, node: &NodeAddress, slot: u16) -> Stop {
-    let owner = topology.owner(slot).map_or("<id of its owner>", |owner| &owner.node_id);
-    let example = format!(
-        "{node} holds keys of slot {slot}, which it does not own, as after a move that was broken off; there, CLUSTER \
-         SETSLOT {slot} IMPORTING {owner} makes redis-cli --cluster fix move them"
-    );
-    Stop::Incomplete { missing: 1, example }
-}
-
-/// Which slots are missing, what is known of the first of them, and what to do.
-pub(super) fn incomplete(topology: &Topology, covered: &SlotSet) -> Stop {
-    let missing = SlotSet::full().difference(covered);
-    let open = topology.open();
-    let causes = [missing.intersection(&open), missing.intersection(&topology.unowned()), missing.clone()];
-    let first = causes.iter().find_map(|slots| slots.iter().next()).unwrap_or_default();
-    let example = match (topology.silent.first(), topology.owner(first)) {
-        (Some(silent), _) => format!(
-            "the primary {silent}, so nobody knows what is half-moved to it; bring it back, or remove it with CLUSTER \
-             FORGET if it is gone for good"
-        ),
-        (None, _) if open.contains(first) => {
-            let at: Vec<String> = topology.moving(first).map(ToString::to_string).collect();
-            format!(
-                "slot {first} is half-moved (open at {}); finish the move or take it back, as with redis-cli --cluster \
-                 fix",
-                at.join(" and ")
-            )
-        }
-        (None, None) => format!("slot {first} has no primary that answers; bring it back"),
-        (None, Some(_)) => format!("slot {first} keeps changing hands; let the resharding end first"),
-    };
-    Stop::Incomplete { missing: missing.len(), example }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keyspace::topology::{Primary, Silent};
-
-    fn primary(slots: SlotSet, open: SlotSet) -> Primary {
-        let address = NodeAddress { host: "h".into(), port: 1 };
-        let (node_id, run_id) = (String::new(), String::new());
-        Primary { address, node_id, run_id, config_epoch: 0, slots, open, replicas: 0 }
-    }
-
-    #[test]
-    fn what_is_missing_has_a_cause_and_a_way_out() {
-        let covered = SlotSet::full().difference(&(5..=6).collect());
-        let whole = Topology::new(vec![primary(SlotSet::full(), SlotSet::empty())]);
-        let (mut moving, mut unasked) = (whole.clone(), whole.clone());
-        moving.bystanders.push(primary(SlotSet::empty(), (6..=6).collect()));
-        unasked.silent.push(Silent { node_id: "x".into(), address: None, fault: None });
-        let cases = [
-            (whole, "slot 5 keeps changing hands; let the resharding end first"),
-            (Topology::new(Vec::new()), "slot 5 has no primary that answers; bring it back"),
-            (
-                moving,
-                "slot 6 is half-moved (open at h:1); finish the move or take it back, as with redis-cli --cluster fix",
-            ),
-            (
-                unasked,
-                "the primary with the id x can't be asked (nobody knows its address), so nobody knows what is \
-                 half-moved to it; bring it back, or remove it with CLUSTER FORGET if it is gone for good",
-            ),
-        ];
-        for (topology, message) in cases {
-            let expected = format!("2 slots could not be covered: {message}");
-            assert_eq!(incomplete(&topology, &covered).to_string(), expected);
-        }
     }
 }

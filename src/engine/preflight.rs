@@ -162,6 +162,14 @@ fn cluster(topology: &Topology) -> Vec<Finding> {
         let message = format!("the primary {silent}; bring it back, or CLUSTER FORGET it if it is gone for good");
         findings.push(Finding::error(FindingCode::ClusterState, message));
     }
+    findings.extend(topology.failed.iter().map(|failed| {
+        let message = format!(
+            "the primary {failed} is called failed and owns no slots: keys that were half-moved to it, if any, are seen by \
+             nobody; bring it back first, or CLUSTER FORGET it if it is gone for good (nothing is lost with one that its \
+             replica has replaced)"
+        );
+        Finding::warning(FindingCode::FailedPrimary, message)
+    }));
     let open = topology.open();
     if let Some(first) = open.iter().next() {
         let message = format!("{} slots are half-moved (slot {first} first); finish with CLUSTER SETSLOT", open.len());

@@ -6,7 +6,7 @@ use futures::StreamExt;
 
 use crate::engine::assignment::Assignment;
 use crate::engine::control::Control;
-use crate::engine::pass;
+use crate::engine::gaps;
 use crate::engine::stop::Stop;
 use crate::engine::verify::compare_batch;
 use crate::keyspace::Keyspace;
@@ -29,7 +29,7 @@ pub async fn compare_some(
 ) -> Result<VerifyReport, Stop> {
     let mut looks = keyspace.all_looks().await?;
     if looks.iter().all(Look::is_for_strays) {
-        return Err(pass::incomplete(keyspace.topology().await.as_ref(), &SlotSet::empty()));
+        return Err(gaps::incomplete(keyspace.topology().await.as_ref(), &SlotSet::empty()));
     }
     // They give no entries, so they take no share of them.
     looks.retain(|look| !look.is_for_strays());

@@ -33,6 +33,12 @@ pub enum Stop {
         /// What is known of the first of them, and what to do.
         example: String,
     },
+    /// Every slot was covered, but some primary may hold keys of slots that it does not own.
+    #[error("every slot was covered, but keys may lie where nobody looks for them: {example}")]
+    Unseen {
+        /// Where, why nobody knows, and what to do.
+        example: String,
+    },
     /// A finding blocks the step.
     #[error("{}", first_message(.0))]
     PreflightFailed(Vec<Finding>),

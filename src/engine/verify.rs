@@ -83,7 +83,7 @@ pub async fn prove(
     let (mut changed, mut lost) = (0, 0);
     for _ in 0..ROUNDS {
         // What can't be learned now shows as a change afterwards.
-        let before = match writer.relearn().await {
+        let before = match control.unless_stopped(writer.relearn()).await? {
             Ok(now) => now,
             Err(_) => writer.topology().await,
         };
@@ -230,7 +230,7 @@ pub async fn prove_mark(
     }
 
     for _ in 0..ROUNDS {
-        let before = writer.relearn().await?;
+        let before = control.unless_stopped(writer.relearn()).await??;
         let report = compare(writer, assignment, control, sources_known).await?;
         if report.unapplied > 0 {
             return Ok(report);

@@ -1,29 +1,23 @@
 //! The keys of the lock, and the clock of a lease.
 //!
-//! Owns taking, renewing and releasing lock keys by compare-and-set, the local clock by which a holder stops before
-//! its lease can have ended, and closing the connections of whoever lost the lock. Which keys make up the lock is the
-//! caller's to say.
+//! Owns taking, renewing and releasing lock keys by compare-and-set, and the local clock by which a holder stops before
+//! its lease can have ended. Which keys make up the lock is the caller's to say.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::{BoxFuture, join_all, try_join_all};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use redis::Value;
 
 use crate::keyspace::command::Command;
-use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::script::{self, Script};
-use crate::keyspace::server;
 use crate::keyspace::value;
 use crate::model::key::RedisKey;
-
-/// How long a replica may take to close connections before it is passed over.
-const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A moment of the clock that goes on while the machine sleeps, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,8 +77,17 @@ impl LeaseClock {
     /// Whether the holder may still send.
     #[must_use]
     pub fn holds(&self) -> bool {
+        !self.left().is_zero()
+    }
+
+    /// How long the holder may still send.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        if self.0.has_ended.load(Ordering::SeqCst) {
+            return Duration::ZERO;
+        }
         let until = self.0.millis.load(Ordering::SeqCst);
-        !self.0.has_ended.load(Ordering::SeqCst) && Moment::now().plus(Duration::ZERO) < until
+        Duration::from_millis(until.saturating_sub(Moment::now().plus(Duration::ZERO)))
     }
 }
 
@@ -111,23 +114,75 @@ pub struct HeldLock {
     pub clock: LeaseClock,
 }
 
+/// The longest that one renewal may take, however long the lock stands. More than the 10 s that an answer may take, so
+/// that where there is time the connection's own fault is what is told; and short, since a lock of an hour that was
+/// lost must not go unnoticed for half of that.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(15);
+
+/// How long a renewal may take. Half of what is left: one that gets no answer leaves as much time for another, over a
+/// new connection. With a lease of 30 seconds, renewed every 10, a silence of 16 seconds is survived.
+fn renewal_patience(left: Duration) -> Duration {
+    (left / 2).min(LONGEST_RENEWAL)
+}
+
 impl HeldLock {
     /// Renews every key. Returns whether they all still held our value; if one did not, the lock is lost for good.
     ///
     /// # Errors
-    /// Whatever kept Redis from answering; the lock may be held all the same.
+    /// Whatever kept a key's node from answering in time; the lock may be held all the same.
     pub fn renew(&self) -> BoxFuture<'_, Result<bool, Fault>> {
         async {
             let sent = Moment::now();
-            let held = self.control.renew_lock_keys(&self.keys, &self.value, self.life).await?;
-            if held && self.clock.holds() {
-                self.clock.extend(sent, self.life);
-            } else {
-                self.clock.end();
+            let patience = renewal_patience(self.clock.left());
+            let renew = |key| self.within(patience, key, self.control.renew_lock_key(key, &self.value, self.life));
+            let mut renewals: FuturesUnordered<_> = self.keys.iter().map(renew).collect();
+            let mut failed = None;
+            while let Some(renewed) = renewals.next().await {
+                match renewed {
+                    Ok(true) => {}
+                    // Whatever the others say, and without waiting for one that is silent.
+                    Ok(false) => {
+                        self.clock.end();
+                        return Ok(false);
+                    }
+                    Err(fault) => failed = failed.or(Some(fault)),
+                }
             }
-            Ok(self.clock.holds())
+
+            if !self.clock.holds() {
+                self.clock.end();
+                return Ok(false);
+            }
+            if let Some(fault) = failed {
+                return Err(fault);
+            }
+            self.clock.extend(sent, self.life);
+            Ok(true)
         }
         .boxed()
+    }
+
+    /// Extends the life of a key that lives with the lock, if it exists.
+    ///
+    /// # Errors
+    /// Whatever kept its node from answering in time.
+    pub async fn extend_life(&self, key: &RedisKey, life: Duration, patience: Duration) -> Result<(), Fault> {
+        let command = Command::on("PEXPIRE", key).arg(millis(life));
+        self.within(patience, key, self.control.run_one(command)).await.map(|_| ())
+    }
+
+    /// What Redis answers about a key in time. After that the connection to its node is let go: it may be what is
+    /// silent, and whatever else is sent over it would wait as long.
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        key: &RedisKey,
+        asked: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.control.unanswered(key).await),
+        }
     }
 }
 
@@ -150,17 +205,13 @@ impl Keyspace {
         }
     }
 
-    /// Extends the life of each lock key that still holds `value`. Returns whether all did.
+    /// Extends the life of a lock key if it still holds `value`. Returns whether it did.
     ///
     /// # Errors
     /// Whatever kept Redis from answering.
-    async fn renew_lock_keys(&self, keys: &[RedisKey], value: &[u8], life: Duration) -> Result<bool, Fault> {
-        let renew = |key| Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
-        let mut held = true;
-        for answer in self.run(keys.iter().map(renew).collect()).await {
-            held &= value::int(answer?)? == 1;
-        }
-        Ok(held)
+    async fn renew_lock_key(&self, key: &RedisKey, value: &[u8], life: Duration) -> Result<bool, Fault> {
+        let command = Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
+        Ok(value::int(self.run_one(command).await?)? == 1)
     }
 
     /// Deletes a lock key if it still holds `value`.
@@ -171,56 +222,6 @@ impl Keyspace {
         let command = Command::script(&script::RELEASE_LOCK, &[key]).arg(value);
         Ok(value::int(self.run_one(command).await?)? == 1)
     }
-
-    /// Extends the life of a key, if it exists.
-    ///
-    /// # Errors
-    /// Whatever kept Redis from answering.
-    pub async fn extend_life(&self, key: &RedisKey, life: Duration) -> Result<(), Fault> {
-        self.run_one(Command::on("PEXPIRE", key).arg(millis(life))).await.map(|_| ())
-    }
-
-    /// Closes every connection whose name `is_meant`, on every node. Returns how many were closed.
-    ///
-    /// A replica is asked too, since a connection outlives that its server is promoted; one that does not answer is
-    /// passed over.
-    ///
-    /// # Errors
-    /// [`FaultClass::NotPermitted`] where the user may not; whatever kept a primary from answering.
-    pub async fn close_connections(&self, is_meant: impl Fn(&str) -> bool) -> Result<u64, Fault> {
-        let topology = self.topology().await;
-        let primaries: Vec<&NodeAddress> = topology.primaries.iter().map(|primary| &primary.address).collect();
-        let closing = primaries.iter().map(|node| self.close_connections_on(node, &is_meant));
-        let mut closed: u64 = try_join_all(closing).await?.into_iter().sum();
-
-        // Asked for after the lock was taken: a node that joins later has no connection of an earlier holder.
-        let told = primaries.iter().map(|node| server::living_nodes(self, node));
-        let mut others: BTreeSet<NodeAddress> = try_join_all(told).await?.into_iter().flatten().collect();
-        others.retain(|node| !primaries.contains(&node));
-        let closing = others
-            .iter()
-            .map(|node| tokio::time::timeout(REPLICA_PATIENCE, self.close_connections_on(node, &is_meant)));
-        closed += join_all(closing).await.into_iter().flatten().filter_map(Result::ok).sum::<u64>();
-        Ok(closed)
-    }
-
-    async fn close_connections_on(&self, node: &NodeAddress, is_meant: &impl Fn(&str) -> bool) -> Result<u64, Fault> {
-        let listed = self.ask_node(node, redis::cmd("CLIENT").arg("LIST").take()).await?;
-        let mut closed = 0;
-        for id in ids_of(&value::text(listed)?, is_meant) {
-            let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).take();
-            closed += u64::try_from(value::int(self.ask_node(node, kill).await?)?).unwrap_or(0);
-        }
-        Ok(closed)
-    }
-}
-
-/// Ids in a `CLIENT LIST` whose name is meant.
-fn ids_of(list: &str, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
-    let field = |line: &str, name: &str| {
-        line.split(' ').find_map(|word| word.strip_prefix(name).map(str::to_owned)).unwrap_or_default()
-    };
-    list.lines().filter(|line| is_meant(&field(line, "name="))).map(|line| field(line, "id=")).collect()
 }
 
 fn millis(life: Duration) -> u64 {
@@ -248,9 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_found_by_their_name() {
-        let list = "id=3 addr=a name=omr:db0:one fd=8\nid=4 addr=b name=omr:db0:two fd=9\nid=5 addr=c name= fd=1\nid=6 name=omr:db1:x";
-        assert_eq!(ids_of(list, |name| name.starts_with("omr:db0:") && name != "omr:db0:two"), ["3"]);
-        assert_eq!(ids_of(list, |name| name == "omr:db1:x"), ["6"]);
+    fn a_renewal_leaves_time_for_another() {
+        let seconds = Duration::from_secs;
+        assert_eq!(renewal_patience(seconds(17)), Duration::from_millis(8500));
+        assert_eq!(renewal_patience(seconds(3240)), seconds(15));
+        assert_eq!(renewal_patience(Duration::ZERO), Duration::ZERO);
     }
 }

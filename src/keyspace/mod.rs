@@ -5,8 +5,10 @@
 //! under the condition it is told.
 
 mod bulk;
+mod census;
 pub mod certificate;
 mod claim;
+pub mod closing;
 mod command;
 pub mod compare;
 pub mod conditional;
@@ -16,6 +18,7 @@ pub mod dialect;
 pub mod disk;
 pub mod endpoint;
 pub mod fault;
+mod learning;
 pub mod lease;
 mod patience;
 pub mod pieces;

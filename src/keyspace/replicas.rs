@@ -226,6 +226,7 @@ mod tests {
                 address: NodeAddress { host: "h".into(), port: 1 },
                 node_id: String::new(),
                 run_id: String::new(),
+                history: String::new(),
                 config_epoch: 0,
                 slots: SlotSet::from_iter([slot]),
                 open: SlotSet::empty(),

@@ -16,14 +16,14 @@ use crate::keyspace::command::Command;
 use crate::keyspace::connection::{self, Connection, Identity};
 use crate::keyspace::endpoint::{NodeAddress, RedisEndpoint};
 use crate::keyspace::fault::{Fault, FaultClass, Remedy};
+use crate::keyspace::learning;
 use crate::keyspace::lease::HeldLock;
 use crate::keyspace::patience::{PATIENCE, backoff};
 use crate::keyspace::script::Script;
 use crate::keyspace::server;
 use crate::keyspace::topology::{Primary, Topology};
-
-/// How long the lock may take to be renewed before a connection is used: as long as any answer may.
-const RENEWAL_PATIENCE: Duration = Duration::from_secs(10);
+use crate::model::key::RedisKey;
+use crate::model::slot::slot_of;
 
 /// A Redis keyspace: one server, or all primaries of a cluster.
 pub struct Keyspace {
@@ -143,7 +143,7 @@ impl Keyspace {
 
         last.number = self.learnings.fetch_add(1, Ordering::SeqCst) + 1;
         last.outcome = None;
-        let outcome = server::learn(self, &last.known).await.map(Arc::new);
+        let outcome = Box::pin(learning::learn(self, &last.known)).await.map(Arc::new);
         // Without the lock no primary can be asked, which says nothing about them.
         if self.lock.as_ref().is_some_and(|lock| !lock.clock.holds()) {
             return Err(Fault::new(FaultClass::LeaseEnded));
@@ -365,13 +365,10 @@ impl Keyspace {
             // user may not do this, the compare-and-set of every write is what is left.
             let _ = dropped.kill_command().query_async::<i64>(&mut opened.inner).await;
         }
-        if let Some(lock) = &self.lock {
-            let renewed = tokio::time::timeout(RENEWAL_PATIENCE, lock.renew()).await;
-            if !renewed.unwrap_or(Err(Fault::of(FaultClass::Timeout, node)))? {
-                return Err(Fault::of(FaultClass::LeaseEnded, node));
-            }
+        match &self.lock {
+            Some(lock) if !lock.renew().await? => Err(Fault::of(FaultClass::LeaseEnded, node)),
+            Some(_) | None => Ok(opened),
         }
-        Ok(opened)
     }
 
     pub(super) fn check_lease(&self, node: &NodeAddress) -> Result<(), Fault> {
@@ -406,6 +403,22 @@ impl Keyspace {
             slot.live = None;
             slot.dropped = Some(identity.clone());
         }
+    }
+
+    /// Lets go of the connection over which a command on this key got no answer in time. Returns that as a fault of its
+    /// node.
+    pub(super) async fn unanswered(&self, key: &RedisKey) -> Fault {
+        let topology = self.topology().await;
+        let Some(owner) = topology.owner(slot_of(key)) else { return Fault::new(FaultClass::ClusterDown) };
+        let place = self.place(&owner.address).await;
+        // Where somebody is just opening another, there is none to let go of, and no time to wait for it.
+        if let Ok(mut slot) = place.slot.try_lock()
+            && let Some(live) = slot.live.take()
+        {
+            slot.dropped = Some(live.identity);
+            self.disturbances.fetch_add(1, Ordering::SeqCst);
+        }
+        Fault::of(FaultClass::Timeout, &owner.address)
     }
 
     /// Lets go of a node's connection, since its address may lead to another server by now.

@@ -15,7 +15,7 @@ use redis::Value;
 use crate::keyspace::fault::Fault;
 use crate::keyspace::patience::{PATIENCE, backoff};
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::topology::{Primary, Topology};
+use crate::keyspace::topology::{Coverage, Primary, Topology};
 use crate::keyspace::value;
 use crate::model::key::{RedisKey, match_prefixes};
 use crate::model::slot::{SlotSet, slot_of};
@@ -154,8 +154,7 @@ impl Keyspace {
     }
 
     async fn may_stand_still(&self, look: &Look) -> bool {
-        let stands = |now: &Primary| look.primary.stood_still(now, &look.wanted);
-        self.relearn().await.map_or(true, |topology| topology.primaries.iter().any(stands))
+        self.relearn().await.map_or(true, |topology| !topology.has_moved(&look.primary, &look.wanted))
     }
 
     async fn scan_page_once(
@@ -174,12 +173,26 @@ impl Keyspace {
     }
 
     /// Whether the look covered the slots it wanted: its primary stood still from its start to now, and no primary at
-    /// all is moving one of them.
+    /// all is moving one of them. While a primary is silent that can't be told, so it is waited for, as for any answer:
+    /// a look at a healthy primary is not lost for another's sake.
     ///
     /// # Errors
     /// The fault that kept the topology from being learned.
     pub async fn covered(&self, look: &Look) -> Result<bool, Fault> {
-        Ok(self.relearn().await?.covers(&look.primary, &look.wanted))
+        let began = Instant::now();
+        let mut pauses = backoff();
+        loop {
+            let learned = self.relearn().await;
+            let is_late = began.elapsed() > PATIENCE;
+            match learned.map(|topology| topology.coverage(&look.primary, &look.wanted)) {
+                Ok(Coverage::Complete) => return Ok(true),
+                Ok(Coverage::Spoiled) => return Ok(false),
+                Ok(Coverage::Unknown) if is_late => return Ok(false),
+                Err(fault) if is_late || !fault.class.is_passing() => return Err(fault),
+                Ok(Coverage::Unknown) | Err(_) => {}
+            }
+            tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
+        }
     }
 }
 

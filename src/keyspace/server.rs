@@ -2,17 +2,17 @@
 //!
 //! Owns the facts; what they mean for a migration is the engine's to say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use futures::future::join_all;
 use redis::{Cmd, cmd};
 
+use crate::keyspace::census::{self, NodeLine, Standing, Told};
 use crate::keyspace::connection::{self, Connection};
 use crate::keyspace::dialect::{self, Dialect};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
 use crate::keyspace::router::Keyspace;
-use crate::keyspace::topology::{self, Census, NodeLine, Primary, Told, Topology};
+use crate::keyspace::topology::Primary;
 use crate::keyspace::value;
 use crate::model::slot::SlotSet;
 
@@ -91,129 +91,71 @@ impl Keyspace {
     }
 }
 
-/// Learns the topology: from the configured node, or while that one's picture is incomplete from those that were
-/// known before, by id. The best picture counts, and of equal ones the first.
-///
-/// # Errors
-/// The fault of the configured node if none answers.
-pub(super) async fn learn(keyspace: &Keyspace, known: &BTreeMap<String, NodeAddress>) -> Result<Topology, Fault> {
-    let endpoint = keyspace.endpoint();
-    let configured = NodeAddress { host: endpoint.host.clone(), port: endpoint.port };
-    if !endpoint.cluster {
-        return learn_standalone(keyspace, &configured).await;
-    }
-
-    let gaps = |topology: &Topology| (topology.unowned().len(), topology.silent.len());
-    let mut best = learn_from(keyspace, &configured, None).await;
-    for (id, address) in known {
-        if best.as_ref().is_ok_and(Topology::is_whole) {
-            break;
-        }
-        if let Ok(other) = learn_from(keyspace, address, Some(id)).await
-            && best.as_ref().map_or(true, |best| gaps(&other) < gaps(best))
-        {
-            best = Ok(other);
-        }
-    }
-    best
-}
-
-async fn learn_standalone(keyspace: &Keyspace, node: &NodeAddress) -> Result<Topology, Fault> {
-    check_mode(keyspace, node, &info(keyspace, node, "cluster").await?)?;
-    if let Some(primary) = describe(keyspace, node).await? {
-        return Ok(Topology::new(vec![primary]));
-    }
-    keyspace.hang_up(node).await;
-    Err(Fault::of(FaultClass::ReadOnly, node))
-}
-
-fn check_mode(keyspace: &Keyspace, node: &NodeAddress, info: &Info) -> Result<(), Fault> {
-    let is_cluster = info.get("cluster_enabled").is_some_and(|on| on == "1");
-    if is_cluster == keyspace.endpoint().cluster { Ok(()) } else { Err(Fault::of(FaultClass::ClusterMode, node)) }
-}
-
-/// The topology as seen from one node: every primary that it or they name is asked. `expected` is the id that must
-/// answer there: by now the address may be another cluster's.
-async fn learn_from(keyspace: &Keyspace, seed: &NodeAddress, expected: Option<&String>) -> Result<Topology, Fault> {
-    check_mode(keyspace, seed, &info(keyspace, seed, "cluster").await?)?;
-    let lines = nodes(keyspace, seed).await?;
-    let is_itself = |line: &NodeLine| line.is_myself && expected.is_none_or(|id| *id == line.id);
-    if !lines.iter().any(is_itself) {
-        return Err(Fault::of(FaultClass::UnexpectedAnswer, seed));
-    }
-
-    let mut census = Census::new(checks_names(keyspace));
-    let mut next = census.next_to_ask(seed, &lines);
-    while !next.is_empty() {
-        let asked = next.iter().map(|(_, address)| ask_about_itself(keyspace, address));
-        let mut further = Vec::new();
-        for ((id, address), answer) in next.iter().zip(join_all(asked).await) {
-            let lines = answer.as_ref().map(|told| told.lines.clone()).unwrap_or_default();
-            census.record(id, answer);
-            further.extend(census.next_to_ask(address, &lines));
-        }
-        next = further;
-    }
-    Ok(census.into_topology())
-}
-
-/// Whether a primary still is the run of the server that was learned, also behind this further connection, which may
-/// have reached another one at the same address.
+/// Whether the server behind this connection still is the primary that was learned: at its address another one may
+/// answer by now, and it may have been a replica meanwhile.
 pub(super) async fn is_still(
     keyspace: &Keyspace,
     primary: &Primary,
     connection: &mut Connection,
 ) -> Result<bool, Fault> {
     let node = &primary.address;
-    let answer: redis::Value = cmd("INFO")
-        .arg("server")
-        .query_async(&mut connection.inner)
-        .await
-        .map_err(|error| Fault::classify(&error, node))?;
-    let is_same = parse_info(&value::text(answer)?).get("run_id") == Some(&primary.run_id);
-    Ok(is_same && describe(keyspace, node).await?.is_some_and(|now| now.run_id == primary.run_id))
+    let answers = connection.send(questions(keyspace.endpoint().cluster).into_iter(), &[], node).await?;
+    let (now, serves) = read_reign(&mut answers.into_iter(), keyspace.endpoint().cluster, node)?;
+    Ok(serves && now.is_some_and(|now| now.run_id == primary.run_id && now.history == primary.history))
 }
 
-/// What a node says about itself now; `None` if it is no primary, or one that the others gave up: that one still
-/// answers `SCAN`, over slots that are not its own any more.
-pub(super) async fn describe(keyspace: &Keyspace, node: &NodeAddress) -> Result<Option<Primary>, Fault> {
-    let told = ask_about_itself(keyspace, node).await?;
-    Ok(told.primary.filter(|_| told.serves))
-}
-
-/// What a node says about itself and the others, in one round trip.
-async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Told, Fault> {
-    let is_cluster = keyspace.endpoint().cluster;
+/// What a server is asked about its reign as a primary.
+fn questions(is_cluster: bool) -> Vec<Cmd> {
     let mut questions = vec![cmd("INFO").arg("server").take(), cmd("INFO").arg("replication").take()];
-    if is_cluster {
-        questions.push(cmd("CLUSTER").arg("INFO").take());
-        questions.push(cmd("CLUSTER").arg("NODES").take());
-    }
-    let mut answers = keyspace.ask_node_all(node, questions, &[], None).await.into_iter();
-    let mut next = || value::text(answers.next().unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))?);
-    let (server, replication) = (parse_info(&next()?), parse_info(&next()?));
+    questions.extend(is_cluster.then(|| cmd("CLUSTER").arg("INFO").take()));
+    questions
+}
+
+/// What a server answered to [`questions`]: itself, unless it is a replica, and whether it answers for its slots.
+fn read_reign(
+    answers: &mut impl Iterator<Item = Result<redis::Value, Fault>>,
+    is_cluster: bool,
+    node: &NodeAddress,
+) -> Result<(Option<Primary>, bool), Fault> {
+    let mut next = || text_of(answers.next(), node);
+    let (process, replication) = (parse_info(&next()?), parse_info(&next()?));
+    let serves = !is_cluster || next()?.lines().any(|line| line.trim() == "cluster_state:ok");
+
     let is_primary = replication.get("role").is_some_and(|role| role == "master");
-    let primary = Primary {
+    let primary = is_primary.then(|| Primary {
         address: node.clone(),
         node_id: String::new(),
-        run_id: server.get("run_id").cloned().unwrap_or_default(),
+        run_id: process.get("run_id").cloned().unwrap_or_default(),
+        history: replication.get("master_replid").cloned().unwrap_or_default(),
         config_epoch: 0,
         slots: SlotSet::full(),
         open: SlotSet::empty(),
         replicas: number(&replication, "connected_slaves"),
-    };
+    });
+    Ok((primary, serves))
+}
+
+fn text_of(answer: Option<Result<redis::Value, Fault>>, node: &NodeAddress) -> Result<String, Fault> {
+    value::text(answer.unwrap_or(Err(Fault::of(FaultClass::UnexpectedAnswer, node)))?)
+}
+
+/// What a node says about itself and the others, in one round trip.
+pub(super) async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Told, Fault> {
+    let is_cluster = keyspace.endpoint().cluster;
+    let mut asked = questions(is_cluster);
+    asked.extend(is_cluster.then(|| cmd("CLUSTER").arg("NODES").take()));
+    let mut answers = keyspace.ask_node_all(node, asked, &[], None).await.into_iter();
+    let (primary, serves) = read_reign(&mut answers, is_cluster, node)?;
     if !is_cluster {
-        let primary = is_primary.then_some(primary);
-        return Ok(Told { node_id: String::new(), primary, serves: true, lines: Vec::new() });
+        return Ok(Told { node_id: String::new(), primary, serves, lines: Vec::new() });
     }
 
-    let is_ok = next()?.lines().any(|line| line.trim() == "cluster_state:ok");
-    let lines = topology::parse_nodes(&next()?);
+    let lines = census::parse_nodes(&text_of(answers.next(), node)?);
     let Some(myself) = lines.iter().find(|line| line.is_myself) else {
         return Err(Fault::of(FaultClass::UnexpectedAnswer, node));
     };
     let named = lines.iter().filter(|line| line.replicates.as_deref() == Some(&myself.id)).count();
-    let primary = Primary {
+    let primary = primary.filter(|_| myself.is_primary).map(|primary| Primary {
         node_id: myself.id.clone(),
         config_epoch: myself.config_epoch,
         slots: myself.slots.clone(),
@@ -221,14 +163,13 @@ async fn ask_about_itself(keyspace: &Keyspace, node: &NodeAddress) -> Result<Tol
         // A replica that is away for the moment still owes its acknowledgement.
         replicas: primary.replicas.max(u32::try_from(named).unwrap_or(u32::MAX)),
         ..primary
-    };
-    let primary = (is_primary && myself.is_primary).then_some(primary);
-    Ok(Told { node_id: myself.id.clone(), primary, serves: is_ok, lines })
+    });
+    Ok(Told { node_id: myself.id.clone(), primary, serves, lines })
 }
 
 async fn nodes(keyspace: &Keyspace, node: &NodeAddress) -> Result<Vec<NodeLine>, Fault> {
     let answer = keyspace.ask_node(node, cmd("CLUSTER").arg("NODES").take()).await?;
-    Ok(topology::parse_nodes(&value::text(answer)?))
+    Ok(census::parse_nodes(&value::text(answer)?))
 }
 
 /// Every node that one node takes to be alive, itself among them.
@@ -237,12 +178,12 @@ pub(super) async fn living_nodes(keyspace: &Keyspace, node: &NodeAddress) -> Res
         return Ok(vec![node.clone()]);
     }
     let lines = nodes(keyspace, node).await?;
-    let living = lines.iter().filter(|line| !line.is_out);
+    let living = lines.iter().filter(|line| line.standing == Standing::Member);
     Ok(living.filter_map(|line| line.address(node, checks_names(keyspace))).collect())
 }
 
 /// Whether nodes are reached by their host names, since certificates are checked against these.
-fn checks_names(keyspace: &Keyspace) -> bool {
+pub(super) fn checks_names(keyspace: &Keyspace) -> bool {
     keyspace.endpoint().tls.as_ref().is_some_and(|tls| tls.server_name.is_none())
 }
 

@@ -24,6 +24,8 @@ pub enum FindingCode {
     RedisVersion,
     /// A cluster does not answer for all of its slots.
     ClusterState,
+    /// A primary that owns no slots is called failed, so nobody sees what it holds.
+    FailedPrimary,
     /// Slots are being moved between primaries.
     OpenSlots,
     /// Cluster mode is configured and the server has none, or the reverse.

@@ -89,7 +89,11 @@ impl Terms {
             .filter(|finding| {
                 !matches!(
                     finding.code,
-                    FindingCode::Memory | FindingCode::OpenSlots | FindingCode::Certificate | FindingCode::NotOnDisk
+                    FindingCode::Memory
+                        | FindingCode::OpenSlots
+                        | FindingCode::FailedPrimary
+                        | FindingCode::Certificate
+                        | FindingCode::NotOnDisk
                 )
             })
             .map(|finding| finding.code.to_string())

@@ -418,7 +418,7 @@ pub fn reason_of(stop: &Stop) -> Reason {
     match stop {
         Stop::Interrupted | Stop::LeaseLost | Stop::RunLost => Reason::Progressing,
         Stop::Fault(fault) => reason_of_fault(fault.class),
-        Stop::Incomplete { .. } => Reason::RedisUnavailable,
+        Stop::Incomplete { .. } | Stop::Unseen { .. } => Reason::RedisUnavailable,
         // Replicas come back by themselves.
         Stop::PreflightFailed(findings) if findings.iter().all(|it| it.code == FindingCode::Replicas) => {
             Reason::ReplicasMissing

@@ -498,11 +498,7 @@ impl Work<'_> {
 
     async fn plan(&self, hold: &mut Hold, lease: &Lease) -> Result<Outcome, Stop> {
         let mut plan = plan::plan(self.writer, self.assignment, self.control).await?;
-        if !lease.could_close_stale_connections() {
-            let message = "the Redis user may not use CLIENT LIST and CLIENT KILL, so connections of an earlier \
-                           holder can't be closed";
-            plan.seen.findings.push(Finding::note(FindingCode::StaleConnections, message));
-        }
+        plan.seen.findings.extend(lease.stale_connections());
         let plan = Arc::new(plan);
         hold.plan = Some(Arc::clone(&plan));
         Ok(Outcome::Planned(plan))

@@ -18,6 +18,7 @@ mod terminal;
 mod bad_input;
 mod commands;
 mod configuration;
+mod cut_off;
 mod help;
 mod lock;
 mod terminal_output;

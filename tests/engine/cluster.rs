@@ -601,13 +601,27 @@ async fn a_slot_that_moves_during_the_comparison_costs_one_more() {
     expected.assert_migrated(&bench).await;
 }
 
-/// Connections that a node has accepted, and scripts that were sent to it.
-async fn accepted(cluster: &Cluster, node: usize) -> (u64, u64) {
-    let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or_default();
-    let connections = cluster.node(node).info("stats").await.expect("INFO")("total_connections_received");
-    let loads = cluster.node(node).info("commandstats").await.expect("INFO")("cmdstat_script|load");
-    let calls = loads.and_then(|line| Some(line.strip_prefix("calls=")?.split(',').next()?.to_owned()));
-    (number(connections), number(calls))
+/// What a node was asked to do besides the work itself.
+#[derive(Debug)]
+struct Asked {
+    connections: u64,
+    scripts: u64,
+    /// Times that it described the whole cluster.
+    topologies: u64,
+}
+
+impl Asked {
+    async fn of(cluster: &Cluster, node: usize) -> Self {
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or_default();
+        let connections = cluster.node(node).info("stats").await.expect("INFO")("total_connections_received");
+        let stats = cluster.node(node).info("commandstats").await.expect("INFO");
+        let calls = |command: &str| {
+            let line = stats(&format!("cmdstat_{command}"));
+            number(line.and_then(|line| Some(line.strip_prefix("calls=")?.split(',').next()?.to_owned())))
+        };
+        let (scripts, topologies) = (calls("script|load"), calls("cluster|nodes"));
+        Self { connections: number(connections), scripts, topologies }
+    }
 }
 
 /// What is no hash is watched over a connection that nobody else uses meanwhile.
@@ -619,17 +633,19 @@ async fn a_thousand_strings_take_few_connections_and_few_scripts() {
     let text = |number: u32| Entry::new(format!("tenant:t{}:text{number}", number % 10), Value::String(b"x".to_vec()));
     load(&bench.redis, tenants.chain((0..1000).map(text))).await;
     bench.migrate(&Control::unattended()).await.expect("a mark");
-    let before = [accepted(&cluster, 0).await, accepted(&cluster, 1).await, accepted(&cluster, 2).await];
+    let before = [Asked::of(&cluster, 0).await, Asked::of(&cluster, 1).await, Asked::of(&cluster, 2).await];
 
     let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
 
     assert_eq!((report.removed, report.kept()), (1010, 0));
     for (node, before) in before.into_iter().enumerate() {
-        let after = accepted(&cluster, node).await;
-        let (connections, scripts) = (after.0 - before.0, after.1 - before.1);
-        println!("node {node}: {connections} connections, {scripts} scripts");
+        let after = Asked::of(&cluster, node).await;
+        let (connections, scripts) = (after.connections - before.connections, after.scripts - before.scripts);
+        let topologies = after.topologies - before.topologies;
+        println!("node {node}: {connections} connections, {scripts} scripts, {topologies} times asked for the cluster");
         assert!(connections < 30, "node {node} accepted {connections} connections");
         assert!(scripts < 100, "node {node} was sent {scripts} scripts");
+        assert!(topologies < 100, "node {node} described the cluster {topologies} times");
     }
 }
 

@@ -221,6 +221,58 @@ async fn a_primary_without_slots_that_can_not_be_asked_blocks_until_it_is_called
     expected.assert_migrated(&bench).await;
 }
 
+/// What it holds, if anything, is seen by nobody, and nothing waits for it.
+#[tokio::test]
+async fn a_primary_without_slots_that_is_called_failed_is_a_warning() {
+    let cluster = Cluster::start_with_empty(3, 0, Options::default()).await;
+    let empty = 3;
+    let bench = Bench::new(&cluster.endpoint());
+    Expected::load(&bench.redis, 10).await;
+    cluster.kill_node(empty);
+    for primary in cluster.primaries().await {
+        cluster.wait_failed(empty, primary).await;
+    }
+
+    let plan = bench.plan().await.expect("a plan");
+
+    let warned: Vec<&str> = plan
+        .seen
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Warning)
+        .map(|finding| finding.message.as_str())
+        .collect();
+    assert!(warned.iter().any(|message| message.contains(&cluster.addr(empty))), "{:?}", plan.seen.findings);
+}
+
+/// A look that gives no keys may be what is lacking when every slot is covered.
+#[tokio::test]
+async fn a_look_at_a_primary_without_slots_that_does_not_count_is_told_as_what_it_is() {
+    let cluster = Cluster::start_with_empty(3, 0, Options::default()).await;
+    let empty = 3;
+    let bench = Bench::new(&cluster.endpoint());
+    Expected::load(&bench.redis, 10).await;
+    let mut connection = cluster.connection(empty).await;
+    let changing = async {
+        loop {
+            // As if it had been a replica meanwhile.
+            redis::cmd("DEBUG").arg("CHANGE-REPL-ID").exec_async(&mut connection).await.expect("DEBUG");
+        }
+    };
+
+    let keyspace = bench.keyspace().await;
+    let control = patient(2);
+    let planning = outpost_migrate_redis::engine::plan::plan(&keyspace, &bench.assignment, &control);
+    let planned = tokio::select! {
+        planned = planning => planned.map(|_| ()),
+        () = changing => unreachable!("it goes on"),
+    };
+
+    let stop = planned.expect_err("a stop");
+    assert!(stop.to_string().contains(&cluster.addr(empty)), "{stop}");
+    assert!(!stop.to_string().contains("could not be covered"), "{stop}");
+}
+
 #[tokio::test]
 async fn a_node_that_was_just_added_costs_nothing() {
     let cluster = Cluster::start_with_empty(3, 1, Options::default()).await;
@@ -259,6 +311,11 @@ async fn replication(server: &Standalone, field: &str) -> Option<String> {
 async fn follow(replica: &Standalone, primary: u16) {
     let mut connection: MultiplexedConnection = replica.connection().await;
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary).exec_async(&mut connection).await.expect("REPLICAOF");
+}
+
+async fn become_primary(replica: &Standalone) {
+    let mut connection: MultiplexedConnection = replica.connection().await;
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut connection).await.expect("REPLICAOF");
 }
 
 /// A primary with a replica in step.
@@ -332,7 +389,7 @@ async fn replicas_of_another_server_at_the_same_address_have_not_acknowledged() 
     wait_replicated(&mut before.connection().await, 1).await;
 
     // Both are primaries now, and only the one that the Service does not lead to yet has what we write.
-    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut after.connection().await).await.expect("REPLICAOF");
+    become_primary(&after).await;
     follow(&replica, after.port()).await;
     eventually_true(STARTUP, "the other server has a replica", async || {
         replication(&replica, "master_link_status").await.as_deref() == Some("up")
@@ -346,6 +403,51 @@ async fn replicas_of_another_server_at_the_same_address_have_not_acknowledged() 
     let known = held.writer.topology().await.primaries[0].run_id.clone();
     assert_eq!(known, run_id(&after).await, "what was written to the server before counts as acknowledged");
     held.release().await;
+}
+
+/// The key that a scan meets first.
+async fn first_source(server: &Standalone, expected: &Expected) -> Vec<u8> {
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(0).arg("COUNT").arg(400);
+    let (_, keys): (u64, Vec<Vec<u8>>) = scan.query_async(&mut server.connection().await).await.expect("SCAN");
+    keys.into_iter().find(|key| expected.pairs.contains_key(key)).expect("a source")
+}
+
+/// A failover there and back within one pass: the server's run is the same all the time, its keys are not.
+#[tokio::test]
+async fn a_server_that_was_a_replica_meanwhile_has_not_stood_still() {
+    let (primary, other) = pair().await;
+    let mut bench = Bench::new(&primary.endpoint());
+    bench.life = Duration::from_secs(60);
+    let expected = Expected::load(&bench.redis, 300).await;
+    let held = bench.hold().await;
+    let (plan, run) = held.begin(&Control::unattended()).await.expect("a plan");
+    held.apply(&Control::unattended(), &plan, &run).await.expect("a copy");
+    let lost = &expected.pairs[&first_source(&primary, &expected).await];
+    let run_before = run_id(&primary).await;
+
+    let reins = Reins::paced(100);
+    let mut progress = reins.progress.clone();
+    let there_and_back = async {
+        progress.wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.processed > 100)).await.expect("progress");
+        wait_replicated(&mut primary.connection().await, 1).await;
+        become_primary(&other).await;
+        let removed: u64 = redis::cmd("DEL").arg(lost).query_async(&mut other.connection().await).await.expect("DEL");
+        assert_eq!(removed, 1, "the fault did not hit");
+        follow(&primary, other.port()).await;
+        let is_there = async || !snapshot(&primary.endpoint()).await.contains_key(lost);
+        eventually_true(STARTUP, "the former primary follows", is_there).await;
+        become_primary(&primary).await;
+        let seen = progress.borrow().as_ref().map_or(0, |seen| seen.processed);
+        assert!(seen < expected.sources(), "the fault did not hit: {seen} were compared before it");
+        reins.pace(None);
+    };
+    let (proof, ()) = tokio::join!(held.prove(&reins.control, &plan, &run), there_and_back);
+
+    assert_eq!(run_id(&primary).await, run_before);
+    held.mark(proof.expect("a proof")).await.expect("a mark");
+    held.release().await;
+    expected.assert_migrated(&bench).await;
 }
 
 #[tokio::test]
