@@ -11,7 +11,7 @@ use crate::engine::control::Control;
 use crate::engine::stop::Stop;
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::topology::{Primary, Topology};
-use crate::keyspace::{Keyspace, Writer};
+use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::Rule;
 use crate::migrations::state_keys::STAGING_PREFIX;
 use crate::model::durability::{self, Disk, DiskFacts, Moment, Wait};
@@ -124,12 +124,17 @@ async fn wait_for(
     clocks: &Clocks,
     primary: &Primary,
 ) -> Result<Option<Finding>, Stop> {
-    let facts = writer.disk_facts(primary).await?;
-    let mut wait = Wait::new(since(clocks, &facts), assignment.terms.save);
+    let first = writer.disk_facts(primary).await?;
+    let mut wait = Wait::new(since(clocks, &first), assignment.terms.save);
     let (mut has_trace, mut tells_synced) = (false, true);
     loop {
         control.check()?;
         let facts = writer.disk_facts(primary).await?;
+        if facts.incarnation != first.incarnation {
+            // What another run of the server says, it says of another memory.
+            return Err(Fault::of(FaultClass::Moved, &primary.address).into());
+        }
+
         wait.note(&facts);
         if tells_synced && facts.append_only && !facts.append_failing && !facts.rewriting {
             match writer.wait_for_append_only_file(primary, LOOK, STAGING_PREFIX).await? {

@@ -2,6 +2,8 @@
 //! still change. Before the mark this is the proof on which
 //! the mark is written; after it, it counts what is diverged and writes nothing to entries.
 
+use std::sync::Arc;
+
 use crate::engine::apply::{Manner, Order, unless_conflicts, work_through};
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::Source;
@@ -19,6 +21,7 @@ use crate::engine::stop::{Stop, sources_gone};
 use crate::engine::suppose::{Likely, Supposition};
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::supposed::Spare;
+use crate::keyspace::topology::Topology;
 use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::state_keys::STAGING_PREFIX;
 use crate::migrations::{InPlace, Rename, Rule};
@@ -82,11 +85,7 @@ pub async fn prove(
     let renames = matches!(assignment.rule(), Rule::Rename(_));
     let (mut changed, mut lost) = (0, 0);
     for _ in 0..ROUNDS {
-        // What can't be learned now shows as a change afterwards.
-        let before = match control.unless_stopped(writer.relearn()).await? {
-            Ok(now) => now,
-            Err(_) => writer.topology().await,
-        };
+        let before = learned_now(writer, control).await?;
         let meter = control.meter(Step::Verify, total);
         let reopening = Reopening::default();
         let manner = Manner { on_difference, order: Order::CompareFirst, reopening: &reopening };
@@ -117,6 +116,14 @@ pub async fn prove(
         (0, entries) => Stop::SourcesGone { entries, sample: Sample::default() },
         (changed, _) => Stop::SourceChanging { changed },
     })
+}
+
+/// What can't be learned now shows as a change afterwards.
+async fn learned_now(writer: &Writer, control: &Control) -> Result<Arc<Topology>, Stop> {
+    match control.unless_stopped(writer.relearn()).await? {
+        Ok(now) => Ok(now),
+        Err(_) => Ok(writer.topology().await),
+    }
 }
 
 /// Looks once more, from targets to sources: what a comparison found on its way may have come and gone.
@@ -230,7 +237,7 @@ pub async fn prove_mark(
     }
 
     for _ in 0..ROUNDS {
-        let before = control.unless_stopped(writer.relearn()).await??;
+        let before = learned_now(writer, control).await?;
         let report = compare(writer, assignment, control, sources_known).await?;
         if report.unapplied > 0 {
             return Ok(report);

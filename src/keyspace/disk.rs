@@ -46,8 +46,8 @@ impl Keyspace {
         let mut moments = Vec::new();
         for primary in &self.topology().await.primaries {
             let info = info(self, &primary.address, "all").await?;
-            let moment = read(primary, &info, None).moment();
-            moments.extend(moment.map(|moment| (incarnation(primary), moment)));
+            let facts = read(primary, &info, None);
+            moments.extend(facts.moment().map(|moment| (facts.incarnation, moment)));
         }
         Ok(moments)
     }
@@ -89,9 +89,11 @@ impl Writer {
 }
 
 /// What tells this run of a server from others, and its slots from those that it had at another time: a key that
-/// came later with its slot is on no earlier snapshot.
-fn incarnation(primary: &Primary) -> String {
-    format!("{}:{}:{}", primary.run_id, primary.config_epoch, primary.slots.digest())
+/// came later with its slot is on no earlier snapshot. The run is that of the server that tells the rest: another may
+/// answer at the address by now.
+fn incarnation(primary: &Primary, info: &Info) -> String {
+    let run_id = info.get("run_id").unwrap_or(&primary.run_id);
+    format!("{run_id}:{}:{}", primary.config_epoch, primary.slots.digest())
 }
 
 fn clock(server: &Info) -> Option<i64> {
@@ -111,7 +113,7 @@ fn read(primary: &Primary, info: &Info, save_points: Option<Vec<SavePoint>>) -> 
     let was_replica = info.get("second_repl_offset").is_some_and(|offset| offset != "-1");
     DiskFacts {
         node: primary.address.to_string(),
-        incarnation: incarnation(primary),
+        incarnation: incarnation(primary, info),
         clock: clock(info),
         append_only: is("aof_enabled", "1"),
         rewriting: is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1"),
@@ -124,5 +126,43 @@ fn read(primary: &Primary, info: &Info, save_points: Option<Vec<SavePoint>>) -> 
         snapshot_failing: failed("rdb_last_bgsave_status"),
         changes: number(info, "rdb_changes_since_last_save"),
         save_points,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::endpoint::NodeAddress;
+    use crate::model::slot::SlotSet;
+
+    fn primary(slots: SlotSet) -> Primary {
+        Primary {
+            address: NodeAddress { host: "h".into(), port: 1 },
+            node_id: String::new(),
+            run_id: "learned".into(),
+            config_epoch: 3,
+            slots,
+            open: SlotSet::empty(),
+            replicas: 0,
+        }
+    }
+
+    /// Between learning who is there and asking, a server may have begun another run at the same address, which knows
+    /// nothing of what the first one held.
+    #[test]
+    fn what_a_server_tells_belongs_to_the_run_that_tells_it() {
+        let told_by = |run_id: &str| {
+            let info = Info::from([("run_id".to_owned(), run_id.to_owned())]);
+            read(&primary(SlotSet::full()), &info, None).incarnation
+        };
+        assert_ne!(told_by("another"), told_by("learned"));
+        assert!(told_by("another").starts_with("another:3:"), "{}", told_by("another"));
+    }
+
+    #[test]
+    fn as_many_slots_are_not_the_same_slots() {
+        let owning = |slots: SlotSet| read(&primary(slots), &Info::new(), None).incarnation;
+        assert_ne!(owning((0..=9).collect()), owning((1..=10).collect()));
+        assert_eq!(owning((0..=9).collect()), owning((0..=9).collect()));
     }
 }

@@ -52,6 +52,7 @@ pub async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Ac
 }
 
 /// After an error: again, later each time. An error that waiting can't mend gives the lock back meanwhile.
+#[allow(clippy::needless_pass_by_value, reason = "the controller hands both over")]
 #[must_use]
 pub fn on_error(object: Arc<Watched>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let kind = error.kind();

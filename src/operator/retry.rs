@@ -58,17 +58,16 @@ impl ReconcileError {
     /// What kind it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Timeout => ErrorKind::Unreachable,
-            Self::Api(kube::Error::Api(status)) => match status.code {
-                409 => ErrorKind::Conflict,
-                401 | 403 => ErrorKind::Forbidden,
-                404 => ErrorKind::NotFound,
-                400 | 422 => ErrorKind::Invalid,
-                _ => ErrorKind::Server,
-            },
+        let Self::Api(kube::Error::Api(status)) = self else {
             // No answer, or one that is none of the API server's.
-            Self::Api(_) => ErrorKind::Unreachable,
+            return ErrorKind::Unreachable;
+        };
+        match status.code {
+            409 => ErrorKind::Conflict,
+            401 | 403 => ErrorKind::Forbidden,
+            404 => ErrorKind::NotFound,
+            400 | 422 => ErrorKind::Invalid,
+            _ => ErrorKind::Server,
         }
     }
 }
