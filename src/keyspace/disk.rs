@@ -140,6 +140,7 @@ mod tests {
             address: NodeAddress { host: "h".into(), port: 1 },
             node_id: String::new(),
             run_id: "learned".into(),
+            history: String::new(),
             config_epoch: 3,
             slots,
             open: SlotSet::empty(),
