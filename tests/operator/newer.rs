@@ -101,7 +101,7 @@ async fn values_from_the_future_stop_their_own_resource_alone() {
     for (number, path) in of_spec.iter().enumerate() {
         let mut unknown = spec(&endpoint, at(path));
         unknown["deploymentId"] = json!(IN_THE_BODY);
-        site.apply(&format!("future-{number}"), unknown).expect("the newer definition takes it");
+        site.apply(&format!("future-{number}"), &unknown).expect("the newer definition takes it");
     }
     let operator = site.operator().await;
     site.create(NAME, spec(&endpoint, json!({}))).await;

@@ -173,12 +173,12 @@ impl Site {
 
     /// Creates a resource, or says why not.
     pub async fn try_create(&self, name: &str, spec: Value) -> Result<RedisMigration, String> {
-        self.apply(name, spec)?;
+        self.apply(name, &spec)?;
         Ok(self.resources.get(name).await.expect("the resource that was created"))
     }
 
     /// The same for a resource that our own types may not be able to read.
-    pub fn apply(&self, name: &str, spec: Value) -> Result<(), String> {
+    pub fn apply(&self, name: &str, spec: &Value) -> Result<(), String> {
         let resource = json!({
             "apiVersion": "migrate.outpost.dev/v1alpha1",
             "kind": "RedisMigration",
