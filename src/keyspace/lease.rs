@@ -134,8 +134,9 @@ impl HeldLock {
         async {
             let sent = Moment::now();
             let patience = renewal_patience(self.clock.left());
-            let renew = |key| self.within(patience, key, self.control.renew_lock_key(key, &self.value, self.life));
-            let mut renewals: FuturesUnordered<_> = self.keys.iter().map(renew).collect();
+            let shares = self.control.by_owner(&self.keys).await;
+            let renewals = shares.into_iter().map(|share| self.renew_share(share, patience));
+            let mut renewals: FuturesUnordered<_> = renewals.collect();
             let mut failed = None;
             while let Some(renewed) = renewals.next().await {
                 match renewed {
@@ -160,6 +161,12 @@ impl HeldLock {
             Ok(true)
         }
         .boxed()
+    }
+
+    /// Renews keys of one node.
+    async fn renew_share(&self, share: Vec<RedisKey>, patience: Duration) -> Result<bool, Fault> {
+        let Some(first) = share.first() else { return Ok(true) };
+        self.within(patience, first, self.control.renew_lock_keys(&share, &self.value, self.life)).await
     }
 
     /// Extends the life of a key that lives with the lock, if it exists.
@@ -205,13 +212,22 @@ impl Keyspace {
         }
     }
 
-    /// Extends the life of a lock key if it still holds `value`. Returns whether it did.
+    /// Extends the life of each lock key that still holds `value`. Returns whether all did; that one did not is known
+    /// whatever became of the others.
     ///
     /// # Errors
     /// Whatever kept Redis from answering.
-    async fn renew_lock_key(&self, key: &RedisKey, value: &[u8], life: Duration) -> Result<bool, Fault> {
-        let command = Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
-        Ok(value::int(self.run_one(command).await?)? == 1)
+    async fn renew_lock_keys(&self, keys: &[RedisKey], value: &[u8], life: Duration) -> Result<bool, Fault> {
+        let renew = |key| Command::script(&script::RENEW_LOCK, &[key]).arg(value).arg(millis(life));
+        let mut failed = None;
+        for answer in self.run(keys.iter().map(renew).collect()).await {
+            match answer.and_then(value::int) {
+                Ok(1) => {}
+                Ok(_) => return Ok(false),
+                Err(fault) => failed = failed.or(Some(fault)),
+            }
+        }
+        failed.map_or(Ok(true), Err)
     }
 
     /// Deletes a lock key if it still holds `value`.

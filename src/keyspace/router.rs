@@ -405,6 +405,16 @@ impl Keyspace {
         }
     }
 
+    /// Keys by the node that owns their slots, as last learned, so that each node is waited for by itself.
+    pub(super) async fn by_owner(&self, keys: &[RedisKey]) -> Vec<Vec<RedisKey>> {
+        let topology = self.topology().await;
+        let mut shares: BTreeMap<Option<usize>, Vec<RedisKey>> = BTreeMap::new();
+        for key in keys {
+            shares.entry(topology.owner_index(slot_of(key))).or_default().push(key.clone());
+        }
+        shares.into_values().collect()
+    }
+
     /// Lets go of the connection over which a command on this key got no answer in time. Returns that as a fault of its
     /// node.
     pub(super) async fn unanswered(&self, key: &RedisKey) -> Fault {
