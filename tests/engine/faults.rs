@@ -398,7 +398,11 @@ async fn connections_that_break_cost_no_key() {
         expected.wait_halfway(&bench.redis).await;
         reins.pace(Some(50));
         let mut killed = 0;
-        for _ in 0..20 {
+        // How many there are to close depends on how fast they are opened again.
+        for _ in 0..100 {
+            if killed > 10 {
+                break;
+            }
             let mut connection = redis.connection().await;
             let mut kill = redis::cmd("CLIENT");
             kill.arg("KILL").arg("TYPE").arg("normal");
