@@ -26,8 +26,11 @@ parse_arguments() {
   [[ $# -gt 0 ]] || return 0
   [[ $# -eq 2 && $1 == --only ]] || die "usage: tests/run.sh [--only STEP[,STEP…]]; steps: ${steps[*]}"
   local known=" ${steps[*]} "
-  IFS=, read -ra steps <<<"$2"
-  for step in "${steps[@]}"; do [[ $known == *" $step "* ]] || die "$step is no step; steps:$known"; done
+  local all=("${steps[@]}") chosen
+  IFS=, read -ra chosen <<<"$2"
+  for step in "${chosen[@]}"; do [[ $known == *" $step "* ]] || die "$step is no step; steps:$known"; done
+  steps=()
+  for step in "${all[@]}"; do [[ " ${chosen[*]} " != *" $step "* ]] || steps+=("$step"); done
 }
 
 # What a step needs is installed by those that need it too, so that each can be run alone.

@@ -210,11 +210,11 @@ impl Reason {
 }
 
 impl Reason {
-    /// Whether somebody may want to look: what is under way or waits as asked is no trouble.
+    /// Whether somebody may want to look: what is under way, waits as asked or waits for its turn is no trouble.
     #[must_use]
     pub fn is_trouble(self) -> bool {
-        let as_asked = matches!(self, Self::Progressing | Self::Soaking);
-        !as_asked && matches!(self.standing(), Standing::Reconciling | Standing::Stalled)
+        let is_ordinary = matches!(self, Self::Progressing | Self::Soaking | Self::LockHeld | Self::PredecessorPending);
+        !is_ordinary && matches!(self.standing(), Standing::Reconciling | Standing::Stalled)
     }
 }
 
@@ -233,6 +233,8 @@ pub struct Verdict {
     pub message: String,
     /// What has happened beside; milestones not named here stay as they are.
     pub records: Vec<Record>,
+    /// Milestones that were seen to hold still, whatever spec they were reached under.
+    pub seen: Vec<TargetPhase>,
 }
 
 /// That a milestone was reached, or holds no longer.
@@ -252,7 +254,14 @@ impl Verdict {
     /// A verdict that records nothing beside.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), records: Vec::new() }
+        Self { reason, message: message.into(), records: Vec::new(), seen: Vec::new() }
+    }
+
+    /// Says of milestones that were reached before that they were looked for, and hold.
+    #[must_use]
+    pub fn seeing(mut self, milestones: impl IntoIterator<Item = TargetPhase>) -> Self {
+        self.seen.extend(milestones);
+        self
     }
 
     /// Records that a milestone was reached.
@@ -277,12 +286,20 @@ impl Verdict {
         let held = |kind: ConditionType| conditions.iter().find(|condition| condition.type_ == kind.as_str());
         let ours = ConditionType::ALL.into_iter().filter_map(|kind| match self.says(kind) {
             Some(fresh) => fresh.condition(kind, held(kind), generation, &now),
-            None => held(kind).cloned(),
+            None => held(kind).cloned().map(|held| self.restamped(kind, held, generation)),
         });
         let foreign = conditions
             .iter()
             .filter(|condition| !ConditionType::ALL.iter().any(|kind| condition.type_ == kind.as_str()));
         ours.chain(foreign.cloned()).collect()
+    }
+
+    /// A milestone that was seen to hold holds for this generation: who waits for a condition believes no older one.
+    fn restamped(&self, kind: ConditionType, mut held: Condition, generation: i64) -> Condition {
+        if held.status == "True" && self.seen.iter().any(|milestone| ConditionType::from(*milestone) == kind) {
+            held.observed_generation = Some(generation);
+        }
+        held
     }
 
     /// What this verdict says about one type; `None` leaves it as it is.

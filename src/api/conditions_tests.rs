@@ -36,6 +36,19 @@ fn what_held_before_goes_away_and_records_stay() {
 }
 
 #[test]
+fn a_record_that_was_seen_to_hold_is_about_the_present_spec() {
+    let before = Verdict::new(Reason::Progressing, "m")
+        .reached(TargetPhase::Applied, Reason::Complete, "applied")
+        .lost(TargetPhase::Verified, Reason::MarkMissing, "gone")
+        .apply_to(&[], 1, THEN);
+    let seen = [TargetPhase::Applied, TargetPhase::Verified, TargetPhase::CleanedUp];
+    let after = Verdict::new(Reason::TargetReached, "m").seeing(seen).apply_to(&before, 2, NOW);
+    assert_eq!(shown(&after), ["Ready=True TargetReached", "Applied=True Complete", "Verified=False MarkMissing"]);
+    assert_eq!((after[1].observed_generation, &after[1].last_transition_time), (Some(2), &time(THEN)));
+    assert_eq!(after[2].observed_generation, Some(1), "what does not hold was not seen");
+}
+
+#[test]
 fn the_transition_time_moves_with_the_status_only() {
     let before = Verdict::new(Reason::Progressing, "a").apply_to(&[], 1, THEN);
     let waiting = Verdict::new(Reason::LockHeld, "b").apply_to(&before, 2, NOW);

@@ -26,7 +26,7 @@ pub enum Reading {
 /// Reads a resource.
 #[must_use]
 pub fn read(object: &DynamicObject) -> Reading {
-    let spec: RedisMigrationSpec = match decode(&object.data, "spec") {
+    let spec: RedisMigrationSpec = match decode(&object.data, "spec").and_then(|spec| know_all(&object.data, spec)) {
         Ok(spec) => spec,
         Err((field, problem)) => return Reading::Unknown(Rejected::Undecodable { field, problem }),
     };
@@ -42,8 +42,44 @@ pub fn read(object: &DynamicObject) -> Reading {
     Reading::Whole(Box::new(RedisMigration { metadata: object.metadata.clone(), spec, status }))
 }
 
+/// The resource with another status. Fields of a newer operator that `before`, as it was read, has no place for stay.
+///
+/// # Errors
+/// When it can't be written as JSON.
+pub fn with_status(
+    object: &DynamicObject,
+    before: &RedisMigrationStatus,
+    next: &RedisMigrationStatus,
+) -> Result<DynamicObject, serde_json::Error> {
+    let (understood, mut status) = (serde_json::to_value(before)?, serde_json::to_value(next)?);
+    let raw = object.data.get("status").and_then(Value::as_object);
+    for (name, value) in raw.into_iter().flatten() {
+        if understood.get(name).is_none() && status.get(name).is_none() && !value.is_null() {
+            status[name] = value.clone();
+        }
+    }
+    let mut object = object.clone();
+    object.data["status"] = status;
+    Ok(object)
+}
+
 /// The path of the field that can't be decoded, and what is wrong there.
 type Undecoded = (String, String);
+
+/// A field of a newer definition may forbid what this version would do without it.
+fn know_all(data: &Value, spec: RedisMigrationSpec) -> Result<RedisMigrationSpec, Undecoded> {
+    let mut unknown = None;
+    let raw = data.get("spec").unwrap_or(&Value::Null);
+    let note = |path: serde_ignored::Path<'_>| {
+        unknown.get_or_insert_with(|| format!("spec.{path}"));
+    };
+    // It was decoded before.
+    let _: Result<RedisMigrationSpec, _> = serde_ignored::deserialize(raw, note);
+    match unknown {
+        None => Ok(spec),
+        Some(field) => Err((field, "unknown field".to_owned())),
+    }
+}
 
 fn decode<T: DeserializeOwned>(data: &Value, part: &str) -> Result<T, Undecoded> {
     let value = data.get(part).unwrap_or(&Value::Null);
@@ -86,6 +122,30 @@ mod tests {
         };
         let message = rejected.to_string();
         assert!(message.starts_with("spec.cleanup.diverged: unknown variant `Archive`"), "{message}");
+    }
+
+    #[test]
+    fn a_field_from_the_future_is_named_with_its_path() {
+        let mut spec = spec();
+        spec["cleanup"] = json!({ "after": "1h", "keepTenants": ["a"] });
+        let Reading::Unknown(rejected) = read_json(json!({ "metadata": {}, "spec": spec })) else {
+            panic!("it was read")
+        };
+        assert!(rejected.to_string().starts_with("spec.cleanup.keepTenants: unknown field"), "{rejected}");
+    }
+
+    #[test]
+    fn fields_of_a_newer_status_stay_and_ours_go_when_they_are_over() {
+        let resource = json!({
+            "metadata": {}, "spec": spec(),
+            "status": { "phase": "Applying", "progress": { "step": "apply" }, "rollback": { "to": "x" } },
+        });
+        let object: DynamicObject = serde_json::from_value(resource).expect("an object");
+        let Reading::Whole(resource) = read(&object) else { panic!("it was not read") };
+        let before = resource.status.expect("a status");
+        let next = RedisMigrationStatus { progress: None, ..before.clone() };
+        let written = with_status(&object, &before, &next).expect("JSON");
+        assert_eq!(written.data["status"], json!({ "phase": "Applying", "rollback": { "to": "x" } }));
     }
 
     #[test]

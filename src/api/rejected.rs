@@ -72,6 +72,15 @@ impl Rejected {
         }
     }
 
+    /// Whether another version of the operator may be able to follow it.
+    #[must_use]
+    pub fn may_be_followed_elsewhere(&self) -> bool {
+        match self {
+            Self::UnknownMigration { .. } | Self::Undecodable { .. } | Self::NewerStatus { .. } => true,
+            Self::InvalidSpec { .. } | Self::HostNotAllowed { .. } => false,
+        }
+    }
+
     pub(super) fn field(field: &'static str, problem: impl Into<String>) -> Self {
         Self::InvalidSpec { field, problem: problem.into() }
     }

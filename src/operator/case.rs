@@ -51,14 +51,14 @@ impl Case<'_> {
         let asked = (request.generation, request.requested_at.clone());
         let (worker, report, rest_until, tried) = self.context.desk.at(&request.uid, |place| {
             if place.is_over() {
-                self.context.metrics.holds_lock(&self.labels(), false);
+                self.context.metrics.lock_released(&self.labels());
                 place.worker = None;
                 place.rest_until.get_or_insert_with(Instant::now);
             }
             (place.worker.clone(), place.report(), place.rest_until, place.tried.clone())
         });
         let rest_until = rest_until.max(stalled_until(&self.status));
-        let is_news = self.status.observed_generation != Some(request.generation) || self.is_asked_again(request);
+        let is_news = !self.is_answered(request);
         let sight = match &report {
             Some(Report::Opening) => Sight::Opening,
             Some(Report::Barred(_)) => Sight::Barred,
@@ -113,6 +113,11 @@ impl Case<'_> {
         self.status.plan.as_ref().and_then(|plan| u64::try_from(plan.totals.sources).ok())
     }
 
+    /// Whether status answers the spec, and the request to do it again, as they are now.
+    pub(super) fn is_answered(&self, request: &MigrationRequest) -> bool {
+        self.status.observed_generation == Some(request.generation) && !self.is_asked_again(request)
+    }
+
     pub(super) fn is_asked_again(&self, request: &MigrationRequest) -> bool {
         request.requested_at.is_some() && request.requested_at != self.status.last_handled_request
     }
@@ -159,6 +164,11 @@ pub(super) fn hold_of(report: Option<&Report>) -> Option<&Hold> {
 pub(super) fn last_word(conditions: &[Condition]) -> LastWord {
     let said = ready_reason(conditions);
     match Reason::ALL.into_iter().find(|reason| said.as_deref() == Some(reason.to_string().as_str())) {
+        // A newer operator's reason: what it means shows all the same.
+        None if has(conditions, "Ready", "True") => LastWord::Done,
+        None if said.is_some() && !has(conditions, "Reconciling", "True") && !has(conditions, "Stalled", "True") => {
+            LastWord::Asking
+        }
         None => LastWord::Open,
         Some(Reason::Soaking) => LastWord::Soaking,
         Some(reason) if words::needs_somebody(reason) => LastWord::Asking,
@@ -168,6 +178,10 @@ pub(super) fn last_word(conditions: &[Condition]) -> LastWord {
             Readiness::Reconciling | Readiness::Stalled => LastWord::Open,
         },
     }
+}
+
+fn has(conditions: &[Condition], kind: &str, status: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == status)
 }
 
 /// Until when nobody tries again what any replica found to need a person, so that replicas do not

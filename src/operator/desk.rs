@@ -7,11 +7,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::api::conditions::Reason;
 use crate::operator::retry::ErrorKind;
 use crate::operator::worker::{Report, Worker};
 
 /// The generation and the request that an attempt was made for.
 pub type Asked = (i64, Option<String>);
+
+/// Errors of reconciles in a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed {
+    kind: ErrorKind,
+    count: u32,
+    is_of_writing: bool,
+}
 
 /// One resource's place.
 #[derive(Default)]
@@ -24,8 +33,14 @@ pub struct Place {
     pub tried: Option<Asked>,
     /// When progress was last written.
     pub progress_written: Option<Instant>,
-    /// The kind of the last reconcile's error, and how many there were in a row.
-    pub failed: Option<(ErrorKind, u32)>,
+    /// The last reconcile's error, until it is known to be over.
+    pub failed: Option<Failed>,
+    /// The generation of the spec that this replica could not follow and told of.
+    pub refused: Option<i64>,
+    /// Reason and message of the last `Ready` that this replica wrote.
+    pub said: Option<(String, String)>,
+    /// What this replica last kept to itself.
+    pub kept: Option<Reason>,
     /// The version in which the resource was last read, and when it was first read in this version.
     pub read: Option<(String, Instant)>,
 }
@@ -98,20 +113,30 @@ impl Desk {
     }
 
     /// A reconcile failed; returns whether the one before did not fail in this way, and how many failed in a row.
-    pub fn failed(&self, uid: &str, kind: ErrorKind) -> (bool, u32) {
+    pub fn failed(&self, uid: &str, kind: ErrorKind, is_of_writing: bool) -> (bool, u32) {
         self.at(uid, |place| {
-            let (is_news, count) = match place.failed {
-                Some((before, count)) => (before != kind, count.saturating_add(1)),
-                None => (true, 1),
-            };
-            place.failed = Some((kind, count));
+            let before = place.failed.take();
+            let is_of_writing = is_of_writing || before.is_some_and(|before| before.is_of_writing);
+            let count = before.as_ref().map_or(1, |before| before.count.saturating_add(1));
+            let is_news = before.is_none_or(|before| before.kind != kind);
+            place.failed = Some(Failed { kind, count, is_of_writing });
             (is_news, count)
         })
     }
 
-    /// The API server answered: what only waiting mends is over. Returns whether something is.
+    /// The API server answered, so reading is no trouble any more. Returns whether it was.
     pub fn answered(&self, uid: &str) -> bool {
-        self.at(uid, |place| place.failed.take_if(|(kind, _)| !kind.needs_somebody()).is_some())
+        self.at(uid, |place| place.failed.take_if(|failed| !failed.is_of_writing).is_some())
+    }
+
+    /// Whether a worker is there.
+    pub fn has_worker(&self, uid: &str) -> bool {
+        self.at(uid, |place| place.worker.is_some())
+    }
+
+    /// Whether a worker is at a step, rather than waiting for one.
+    pub fn is_at_work(&self, uid: &str) -> bool {
+        self.at(uid, |place| matches!(place.report(), Some(Report::Working(..))))
     }
 
     /// The API server took a write: whatever was wrong is over. Returns whether something was.

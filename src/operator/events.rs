@@ -44,7 +44,23 @@ impl Events {
     }
 }
 
-/// The API server takes notes of at most 1 kB.
+/// Most bytes of a note: the API server takes 1 kB.
+const NOTE_LIMIT: usize = 1024;
+
 fn shorten(note: &str) -> String {
-    note.chars().take(1000).collect()
+    let fits = note.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= NOTE_LIMIT).last();
+    note[..fits.unwrap_or_default()].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_by_bytes_between_characters() {
+        assert_eq!(shorten("short"), "short");
+        assert_eq!(shorten(&"a".repeat(2000)).len(), 1024);
+        assert_eq!(shorten(&format!("a{}", "é".repeat(2000))).len(), 1023);
+        assert_eq!(shorten(""), "");
+    }
 }

@@ -43,6 +43,7 @@ impl Case<'_> {
             }
             (_, Report::Held(_)) if is_outdated(&worker.order.request, request) => {
                 worker.command(Command::End);
+                self.context.metrics.lock_released(&self.labels());
                 self.context.desk.rest(&request.uid, Duration::ZERO);
                 Ok(Action::requeue(Duration::from_millis(500)))
             }
@@ -293,7 +294,7 @@ impl Case<'_> {
             Ok(won) => won,
         };
         worker.command(Command::End);
-        self.context.metrics.holds_lock(&self.labels(), false);
+        self.context.metrics.lock_released(&self.labels());
         if !won {
             // The lock was lost before this could be told; whoever has it next tells.
             self.context.desk.rest(&request.uid, AFTER_LOSS);

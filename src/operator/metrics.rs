@@ -208,6 +208,13 @@ impl Metrics {
         self.lock_held.get_or_create(resource).set(i64::from(holds));
     }
 
+    /// This replica has the resource's lock no longer; nothing is said of one that nothing was said of.
+    pub fn lock_released(&self, resource: &ResourceLabels) {
+        if let Some(held) = self.lock_held.get(resource) {
+            held.set(0);
+        }
+    }
+
     /// A plan's copies take so many bytes.
     pub fn planned(&self, resource: &ResourceLabels, bytes: u64) {
         self.plan_size.get_or_create(resource).set(i64::try_from(bytes).unwrap_or(i64::MAX));

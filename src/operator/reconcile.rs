@@ -20,7 +20,7 @@ use crate::operator::case::{Case, Observed, ready_reason, until};
 use crate::operator::decide::{Decision, LastWord, decide};
 use crate::operator::retry::{self, ErrorKind, ReconcileError};
 use crate::operator::unfollowed::Unfollowed;
-use crate::operator::watches::Watched;
+use crate::operator::watches::{self, Watched};
 use crate::operator::worker::{Order, Report, Worker};
 
 /// So much later than due, that it surely is due then.
@@ -31,6 +31,12 @@ pub(super) const AFTER_LOSS: Duration = Duration::from_secs(1);
 
 /// When to read again what somebody else wrote meanwhile.
 const AFTER_CONFLICT: Duration = Duration::from_millis(100);
+
+/// After so many writes in a row that failed, the lock is given back: the API server may be broken for long.
+const WRITES_TRIED: u32 = 4;
+
+/// The longest pause while a worker waits for its next command: it gives up after a while.
+const WORKER_WAITS: Duration = Duration::from_secs(8);
 
 /// How long the API server may take for one reconcile.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,13 +69,17 @@ pub fn on_error(object: Arc<Watched>, error: &ReconcileError, context: Arc<Conte
     }
 
     let uid = object.uid().unwrap_or_default();
-    let (is_news, attempt) = context.desk.failed(&uid, kind);
-    let pause = retry::pause(attempt, rand::random_range(0.0..1.0));
+    let (is_news, attempt) = context.desk.failed(&uid, kind, error.is_of_writing());
+    let mut pause = retry::pause(attempt, rand::random_range(0.0..1.0));
     if is_news {
         tracing::warn!(resource = %object.name_any(), %error, "reconcile failed; trying again, later each time");
     }
-    if kind.needs_somebody() {
+    if kind.needs_somebody() || error.is_of_writing() && attempt >= WRITES_TRIED && !context.desk.is_at_work(&uid) {
         context.desk.give_up(&uid, pause);
+        context.metrics.lock_released(&watches::labels(&object));
+    } else if context.desk.has_worker(&uid) {
+        // It waits for us, and not for ever.
+        pause = pause.min(WORKER_WAITS);
     }
     Action::requeue(pause + MARGIN)
 }
@@ -77,7 +87,12 @@ pub fn on_error(object: Arc<Watched>, error: &ReconcileError, context: Arc<Conte
 async fn look(watched: &Watched, context: &Arc<Context>) -> Result<Action, ReconcileError> {
     let namespace = watched.namespace().unwrap_or_default();
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &resource_type());
-    let Some(object) = api.get_opt(&watched.name_any()).await? else { return Ok(Action::await_change()) };
+    let found = api.get_opt(&watched.name_any()).await.map_err(ReconcileError::Read)?;
+    let Some(object) = found.filter(|found| found.metadata.uid == watched.metadata.uid) else {
+        // Gone, or another under its name: the watch may be late to say so, or away.
+        context.desk.dismiss(&watched.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    };
     let version = object.resource_version().unwrap_or_default();
     let unchanged_for = context.desk.unchanged_for(&object.uid().unwrap_or_default(), &version);
     let rejected = match reading::read(&object) {
@@ -112,7 +127,7 @@ impl Case<'_> {
         let decision = decide(self.status.phase, request.target, observed.sight, &observed.facts);
         self.context.metrics.in_phase(&self.labels(), self.status.phase);
         match (decision, observed.worker.as_ref(), observed.report.as_ref()) {
-            (Decision::Rest, _, _) => Ok(self.rest(&observed)),
+            (Decision::Rest, _, _) => Ok(self.rest(request, &observed)),
             (Decision::Begin, _, _) => Ok(self.begin(request)),
             (Decision::Interrupt, Some(worker), _) => {
                 worker.interrupt();
@@ -124,8 +139,12 @@ impl Case<'_> {
         }
     }
 
-    fn rest(&self, observed: &Observed) -> Action {
+    fn rest(&self, request: &MigrationRequest, observed: &Observed) -> Action {
         let due = match observed.facts.last_word {
+            // What was tried for this spec and came to nothing is due again, whatever was said of an earlier one.
+            _ if !self.is_answered(request) => {
+                observed.rest_until.map(|until| until.saturating_duration_since(Instant::now()))
+            }
             LastWord::Open => observed.rest_until.map(|until| until.saturating_duration_since(Instant::now())),
             LastWord::Soaking => {
                 let not_before = self.status.cleanup.as_ref().and_then(|cleanup| cleanup.not_before.as_ref());

@@ -8,9 +8,12 @@ use std::time::Duration;
 /// Why a reconcile ended early; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The API server did not answer, or refused.
-    #[error("the API server: {0}")]
-    Api(#[from] kube::Error),
+    /// The API server did not answer when it was asked, or refused.
+    #[error("reading the resource: {0}")]
+    Read(kube::Error),
+    /// It did not take a write.
+    #[error("writing status: {0}")]
+    Write(kube::Error),
     /// The API server took too long.
     #[error("the API server did not answer in time")]
     Timeout,
@@ -58,7 +61,7 @@ impl ReconcileError {
     /// What kind it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        let Self::Api(kube::Error::Api(status)) = self else {
+        let (Self::Read(kube::Error::Api(status)) | Self::Write(kube::Error::Api(status))) = self else {
             // No answer, or one that is none of the API server's.
             return ErrorKind::Unreachable;
         };
@@ -68,6 +71,17 @@ impl ReconcileError {
             404 => ErrorKind::NotFound,
             400 | 422 => ErrorKind::Invalid,
             _ => ErrorKind::Server,
+        }
+    }
+}
+
+impl ReconcileError {
+    /// Whether only a write that is taken shows that it is over.
+    #[must_use]
+    pub fn is_of_writing(&self) -> bool {
+        match self {
+            Self::Write(_) => true,
+            Self::Read(_) | Self::Timeout => false,
         }
     }
 }
@@ -101,7 +115,7 @@ mod tests {
     fn what_only_a_person_mends_is_told_from_what_passes() {
         let kind = |code| {
             let status = kube::core::Status { code, ..kube::core::Status::default() };
-            ReconcileError::Api(kube::Error::Api(Box::new(status))).kind()
+            ReconcileError::Write(kube::Error::Api(Box::new(status))).kind()
         };
         for (code, expected, needs_somebody) in [
             (403, ErrorKind::Forbidden, true),

@@ -10,19 +10,22 @@ use kube::ResourceExt as _;
 use kube::api::PostParams;
 use kube::runtime::controller::Action;
 
-use crate::api::conditions::Verdict;
+use crate::api::conditions::{Reason, Verdict};
+use crate::api::reading;
 use crate::api::request::MigrationRequest;
 use crate::api::v1alpha1::status::LockStatus;
 use crate::api::v1alpha1::{RedisMigrationStatus, record};
 use crate::engine::Stop;
+use crate::model::phase::TargetPhase;
 use crate::model::time::UnixMillis;
-use crate::operator::case::{Case, ready_reason};
+use crate::operator::case::{Case, hold_of, ready_reason};
 use crate::operator::clock::now;
+use crate::operator::decide::Standing;
 use crate::operator::reconcile::{AFTER_LOSS, MARGIN};
 use crate::operator::retry::ReconcileError;
 use crate::operator::secrets::SecretProblem;
 use crate::operator::words;
-use crate::operator::worker::{Barrier, Worker};
+use crate::operator::worker::{Barrier, Report, Worker};
 
 impl Case<'_> {
     /// An event and a metric, if the reason in status was another.
@@ -68,7 +71,10 @@ impl Case<'_> {
         }
         if let Some(left) = self.silent_for() {
             self.context.metrics.kept_to_itself(verdict.reason);
-            tracing::info!(resource = %request.name, reason = %verdict.reason, "this replica can't have the lock");
+            let before = self.context.desk.at(&request.uid, |place| place.kept.replace(verdict.reason));
+            if before != Some(verdict.reason) {
+                tracing::info!(resource = %request.name, reason = %verdict.reason, "this replica can't get the lock");
+            }
             self.context.desk.rest(&request.uid, pause);
             return Ok(Action::requeue(pause.min(left) + MARGIN));
         }
@@ -88,19 +94,28 @@ impl Case<'_> {
         Ok(Action::requeue(pause))
     }
 
-    /// For how long this replica, which has no lock, leaves status to the one that it names: until nothing has changed
-    /// for a lease. Our own clock measures it, since clocks differ.
+    /// For how long this replica, which has no lock, leaves status as it is: until nothing has changed for a lease where
+    /// a working holder is named, and longer where another replica told of its own trouble, since it tries again in
+    /// between. Our own clock measures it, since clocks differ.
     fn silent_for(&self) -> Option<Duration> {
         let settings = &self.context.settings;
-        let lock = self.status.lock.as_ref().filter(|lock| lock.holder != settings.holder)?;
-        // The lock of somebody who works on another resource, or on none.
-        let is_waited_for = ready_reason(&self.status.conditions).as_deref() == Some("LockHeld");
-        if is_waited_for {
+        let ready = self.status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        let word = Some((ready.reason.clone(), ready.message.clone()));
+        let uid = self.resource.uid().unwrap_or_default();
+        if self.context.desk.at(&uid, |place| place.said.clone()) == word {
             return None;
         }
-        let left = settings.lease.checked_sub(self.unchanged_for).filter(|left| !left.is_zero())?;
-        tracing::debug!(resource = %self.resource.name_any(), holder = %lock.holder, "left to the holder");
-        Some(left)
+
+        let said = Reason::ALL.into_iter().find(|reason| reason.to_string() == ready.reason);
+        // Of who waits for a lock, status names the one that has it.
+        let lock = self.status.lock.as_ref().filter(|_| said != Some(Reason::LockHeld));
+        let is_holders = lock.is_some_and(|lock| lock.holder != settings.holder);
+        let silence = match said {
+            _ if is_holders => settings.lease,
+            Some(reason) if lock.is_none() && reason.is_trouble() => settings.lease + words::retry_after(reason),
+            Some(_) | None => return None,
+        };
+        silence.checked_sub(self.unchanged_for).filter(|left| !left.is_zero())
     }
 
     /// Whether it was written: not by whom the lock was lost.
@@ -139,6 +154,24 @@ impl Case<'_> {
             .unwrap_or_else(|| record::time(now))
     }
 
+    /// The milestones that this hold of the lock has seen to hold, by the mark and by its own plan.
+    fn seen_to_hold(&self, report: &Report) -> Vec<TargetPhase> {
+        let Some(hold) = hold_of(Some(report)) else { return Vec::new() };
+        let known = self.status.plan.as_ref().map(|plan| plan.hash.as_str());
+        let is_same_plan = hold.plan.as_ref().is_some_and(|plan| Some(plan.hash.as_str()) == known);
+        let by_mark: &[TargetPhase] = match hold.standing() {
+            Standing::Proven => &[TargetPhase::Applied, TargetPhase::Verified],
+            Standing::CleanedUp => &[TargetPhase::Applied, TargetPhase::Verified, TargetPhase::CleanedUp],
+            Standing::Unmarked
+            | Standing::Unproven
+            | Standing::ProvenOtherwise
+            | Standing::NotApplicable
+            | Standing::PredecessorPending
+            | Standing::OwnedByOther => &[],
+        };
+        is_same_plan.then_some(TargetPhase::Planned).into_iter().chain(by_mark.iter().copied()).collect()
+    }
+
     /// Whether it was written: a holder that lost the lock writes nothing any more.
     pub(super) async fn write(
         &self,
@@ -148,6 +181,8 @@ impl Case<'_> {
         verdict: &Verdict,
     ) -> Result<bool, ReconcileError> {
         next.observed_generation = Some(request.generation);
+        let seen = holder.map(|worker| self.seen_to_hold(&worker.report.borrow())).unwrap_or_default();
+        let verdict = verdict.clone().seeing(seen);
         next.conditions = verdict.apply_to(&self.status.conditions, request.generation, now());
         if !request.samples {
             next.forget_samples();
@@ -164,10 +199,17 @@ impl Case<'_> {
         if self.resource.status.as_ref() == Some(&next) {
             return Ok(());
         }
-        let mut object = self.object.clone();
-        object.data["status"] = serde_json::to_value(&next).map_err(kube::Error::SerdeError)?;
+        let word = next.conditions.iter().find(|condition| condition.type_ == "Ready");
+        let word = word.map(|ready| (ready.reason.clone(), ready.message.clone()));
+        let object = reading::with_status(&self.object, &self.status, &next)
+            .map_err(|error| ReconcileError::Write(kube::Error::SerdeError(error)))?;
+        let name = self.resource.name_any();
         // The answer is taken as it is: nothing of it has to be understood.
-        self.api.replace_status(&self.resource.name_any(), &PostParams::default(), &object).await?;
+        self.api.replace_status(&name, &PostParams::default(), &object).await.map_err(ReconcileError::Write)?;
+        self.context.desk.at(&self.resource.uid().unwrap_or_default(), |place| {
+            place.said = word;
+            place.kept = None;
+        });
         if self.context.desk.written(&self.resource.uid().unwrap_or_default()) {
             tracing::info!(resource = %self.resource.name_any(), "the API server takes status again");
         }

@@ -14,7 +14,7 @@ use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::controller::Controller;
+use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt as _};
@@ -23,6 +23,7 @@ use crate::api::v1alpha1::RedisMigration;
 use crate::operator::Context;
 use crate::operator::metrics::ResourceLabels;
 use crate::operator::reconcile;
+use crate::operator::retry::ReconcileError;
 use crate::operator::settings::Namespaces;
 
 /// What is watched of a resource.
@@ -41,7 +42,7 @@ pub(super) fn controllers(
     for api in apis(context) {
         let (wake, woken) = unbounded();
         let (store, writer) = reflector::store();
-        let mut population = Population::new(Arc::clone(context));
+        let mut population = Population::new(Arc::clone(context), wake.clone());
         let resources = watcher(api, watcher::Config::default())
             .modify(forget_what_nobody_reads)
             .reflect(writer)
@@ -58,15 +59,32 @@ pub(super) fn controllers(
             .graceful_shutdown_on(async move { stop.cancelled().await })
             .run(reconcile::reconcile, reconcile::on_error, Arc::clone(context));
         wakes.push((wake, store));
-        running.push(controller.for_each(|result| {
+        let mut told = None;
+        running.push(controller.for_each(move |result| {
             if let Err(error) = result {
-                tracing::warn!(%error, "watch; are the resource definition and the rights installed?");
+                tell(&error, &mut told);
             }
             ready(())
         }));
     }
     context.tasks.spawn(forward(woken.take_until(context.shutdown.clone().cancelled_owned()), wakes));
     running
+}
+
+/// One line a change; what a reconcile met was told by it.
+fn tell(error: &controller::Error<ReconcileError, watcher::Error>, told: &mut Option<String>) {
+    match error {
+        controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_) => {
+            tracing::debug!(%error, "a reconcile ended early");
+        }
+        controller::Error::QueueError(_) | controller::Error::RunnerError(_) => {
+            let text = error.to_string();
+            if told.as_ref() != Some(&text) {
+                tracing::warn!(%error, "watch; are the resource definition and the rights installed?");
+                *told = Some(text);
+            }
+        }
+    }
 }
 
 fn apis(context: &Context) -> Vec<Api<Watched>> {
@@ -99,60 +117,66 @@ async fn forward(woken: impl Stream<Item = ObjectRef<Watched>>, wakes: Vec<(Wake
 /// The resources that one watch knows, by UID.
 struct Population {
     context: Arc<Context>,
-    living: BTreeMap<String, ResourceLabels>,
+    wake: Wake,
+    living: BTreeMap<String, ObjectRef<Watched>>,
     /// While everything is listed anew: who has been listed so far.
-    listed: BTreeMap<String, ResourceLabels>,
+    listed: BTreeMap<String, ObjectRef<Watched>>,
 }
 
 impl Population {
-    fn new(context: Arc<Context>) -> Self {
-        Self { context, living: BTreeMap::new(), listed: BTreeMap::new() }
+    fn new(context: Arc<Context>, wake: Wake) -> Self {
+        Self { context, wake, living: BTreeMap::new(), listed: BTreeMap::new() }
     }
 
     fn follow(&mut self, event: &Event<Watched>) {
         match event {
             Event::Init => self.listed.clear(),
             Event::InitApply(resource) => {
-                if let Some((uid, labels)) = identity(resource) {
+                if let Some(uid) = resource.uid() {
                     self.context.desk.admit(&uid);
-                    self.listed.insert(uid, labels);
+                    self.listed.insert(uid, ObjectRef::from_obj(resource));
                 }
             }
             Event::InitDone => {
                 let before = mem::replace(&mut self.living, mem::take(&mut self.listed));
-                for (uid, labels) in before {
-                    if !self.living.contains_key(&uid) {
-                        self.dismiss(&uid, &labels);
+                for (uid, resource) in &before {
+                    if !self.living.contains_key(uid) {
+                        self.dismiss(uid, resource);
                     }
+                }
+                // The controller knows them only now: what it was told of them while they were listed is lost.
+                for (_, resource) in self.living.iter().filter(|(uid, _)| !before.contains_key(*uid)) {
+                    let _ = self.wake.unbounded_send(resource.clone());
                 }
                 self.context.listed.store(true, Ordering::Relaxed);
             }
             Event::Apply(resource) => {
-                if let Some((uid, labels)) = identity(resource) {
+                if let Some(uid) = resource.uid() {
                     self.context.desk.admit(&uid);
-                    self.living.insert(uid, labels);
+                    self.living.insert(uid, ObjectRef::from_obj(resource));
                 }
             }
             // Without a finalizer nobody waits for us: the work is stopped as soon as this is heard.
             Event::Delete(resource) => {
-                if let Some((uid, labels)) = identity(resource) {
+                if let Some(uid) = resource.uid() {
                     self.living.remove(&uid);
-                    self.dismiss(&uid, &labels);
+                    self.dismiss(&uid, &ObjectRef::from_obj(resource));
                 }
             }
         }
     }
 
-    fn dismiss(&self, uid: &str, labels: &ResourceLabels) {
+    fn dismiss(&self, uid: &str, gone: &ObjectRef<Watched>) {
         self.context.desk.dismiss(uid);
         // One that was made anew under the same name goes on being told of.
-        if !self.living.values().any(|living| living == labels) {
-            self.context.metrics.forget(labels);
+        if !self.living.values().any(|living| living == gone) {
+            let namespace = gone.namespace.as_deref().unwrap_or_default();
+            self.context.metrics.forget(&ResourceLabels::new(namespace, &gone.name));
         }
     }
 }
 
-fn identity(resource: &Watched) -> Option<(String, ResourceLabels)> {
-    let labels = ResourceLabels::new(&resource.namespace().unwrap_or_default(), &resource.name_any());
-    Some((resource.uid()?, labels))
+/// The resource as metrics name it.
+pub(super) fn labels(resource: &Watched) -> ResourceLabels {
+    ResourceLabels::new(&resource.namespace().unwrap_or_default(), &resource.name_any())
 }

@@ -236,12 +236,40 @@ async fn a_status_that_may_not_be_written_holds_no_lock() {
     assert!(held <= 8, "the lock was held in {held} of 40 looks");
     let errors = operator.metric("outpost_migrate_reconcile_errors_total{kind=\"Forbidden\"}").await;
     assert!(errors.is_some_and(|count| count >= 2.0), "{errors:?}");
-    let lines = operator.process.log().matches("reconcile failed").count();
-    assert_eq!(lines, 1, "one line a change: {}", operator.process.log());
+    let log = operator.process.log();
+    assert_eq!(log.matches("WARN").count(), 1, "one line a change: {log}");
+    assert!(log.contains("reconcile failed"), "{log}");
+    assert_eq!(
+        operator
+            .metric(&format!("outpost_migrate_lock_held{{namespace=\"{}\",name=\"{NAME}\"}}", site.namespace))
+            .await,
+        Some(0.0)
+    );
 
     site.kubectl(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml")]);
     unpace(&site).await;
     assert_walked(&site, &redis.endpoint(), &before).await;
+}
+
+#[tokio::test]
+async fn an_approval_whose_status_was_refused_is_followed_when_the_rights_are_back() {
+    let site = Site::new("refused-once").await;
+    let redis = Standalone::start(Options::default()).await;
+    let before = filled(&redis.endpoint()).await;
+    let operator = site.operator().await;
+    site.create(NAME, spec(&redis.endpoint(), json!({ "approval": { "mode": "Manual" } }))).await;
+    let planned = site.wait_reason(NAME, SOON, "AwaitingApproval").await;
+
+    site.kubectl(&["patch", "role", ACCOUNT, "--type=json", "-p", r#"[{ "op": "remove", "path": "/rules/1" }]"#]);
+    site.patch(NAME, json!({ "approval": { "planHash": planned.plan.expect("a plan").hash } })).await;
+    eventually_true(SOON, "two writes are refused", async || {
+        let series = "outpost_migrate_reconcile_errors_total{kind=\"Forbidden\"}";
+        operator.metric(series).await.is_some_and(|count| count >= 2.0)
+    })
+    .await;
+    site.kubectl(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml")]);
+    site.wait_ready(NAME, SOON, Phase::Verified).await;
+    data(&redis.endpoint()).await.assert_same(&migrated(&before), "every source is at its target");
 }
 
 #[tokio::test]

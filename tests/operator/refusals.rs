@@ -76,6 +76,28 @@ async fn what_cannot_be_followed_is_refused_with_words_to_act_on() {
 }
 
 #[tokio::test]
+async fn an_edit_that_is_refused_is_told_of_although_redis_is_away() {
+    let site = Site::new("refused-away").await;
+    let redis = Standalone::start(Options::default()).await;
+    let endpoint = redis.endpoint();
+    redis.kill();
+    let operator = site.operator().await;
+    site.create(NAME, spec(&endpoint, json!({}))).await;
+    site.wait_reason(NAME, SOON, "RedisUnavailable").await;
+
+    site.patch(NAME, json!({ "acceptFindings": ["Memory"] })).await;
+    let refused = site.wait_reason(NAME, SOON, "InvalidSpec").await;
+    assert_kstatus(&refused);
+    assert_eq!(refused.lock, None);
+    let reconciles =
+        async || operator.metric("outpost_migrate_reconcile_duration_seconds_count").await.expect("a count");
+    let before = reconciles().await;
+    // A measured window: nobody looks again at what only an edit can change.
+    window(Duration::from_secs(5)).await;
+    assert!(reconciles().await - before <= 1.0, "it is looked at again and again");
+}
+
+#[tokio::test]
 async fn conflicts_stall_until_a_policy_is_chosen() {
     let site = Site::new("conflicts").await;
     let redis = Standalone::start(Options::default()).await;
@@ -178,11 +200,14 @@ async fn a_plan_of_a_newer_operator_is_left_alone() {
     status.phase = Phase::Planned;
     site.set_status(NAME, &status).await;
     let _operator = site.operator().await;
-    site.ask_again(NAME, "please").await;
+    let told = site.wait_reason(NAME, SOON, "PlanVersionUnknown").await;
+    assert_kstatus(&told);
+    assert_eq!((told.phase, told.plan), (status.phase, status.plan), "the rest of status is left alone");
+    let writes = site.count_status_writes(NAME).await;
     // A measured window.
     window(Duration::from_secs(8)).await;
-    assert_eq!(site.status_writes(NAME).len(), 0, "status is left alone");
-    snapshot(&redis.endpoint()).await.assert_same(&before, "and so is Redis");
+    assert_eq!(site.status_writes(NAME).len(), writes, "it is told once");
+    snapshot(&redis.endpoint()).await.assert_same(&before, "and Redis is left alone");
 }
 
 #[tokio::test]

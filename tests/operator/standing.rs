@@ -12,6 +12,7 @@ use crate::support::load::load;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::snapshot::snapshot;
 use crate::support::value::{Entry, Value};
+use crate::support::wait::eventually;
 use crate::{command, condition_message, filled, tenants_only, window};
 use outpost_migrate_redis::api::v1alpha1::RedisMigrationStatus;
 use outpost_migrate_redis::engine::control::Control;
@@ -263,6 +264,8 @@ async fn a_lock_of_another_tool_is_respected_and_shown() {
         assert_kstatus(&waiting);
         assert_eq!(waiting.lock.as_ref().map(|lock| lock.holder.as_str()), Some(text.as_str()));
         assert!(condition(&waiting, "Reconciling").is_some());
+        let told = async || site.events(&name).into_iter().find(|event| event.1 == "LockHeld");
+        assert_eq!(eventually(SOON, "an event", told).await.0, "Normal", "to wait for its turn is ordinary");
         let writes = site.count_status_writes(&name).await;
         // A measured window: nothing is done, and nothing said twice.
         window(Duration::from_secs(7)).await;

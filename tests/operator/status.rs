@@ -188,3 +188,25 @@ async fn no_secret_and_no_value_appears_anywhere() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_holds_is_waited_for_with_kubectl_after_an_edit_too() {
+    let site = Site::new("edited").await;
+    let redis = Standalone::start(Options::default()).await;
+    tenants_only(&redis.endpoint(), 30).await;
+    let _operator = site.operator().await;
+    site.create(NAME, spec(&redis.endpoint(), json!({ "cleanup": { "after": "0s" } }))).await;
+    site.wait_ready(NAME, SOON, Phase::Verified).await;
+
+    // kubectl believes no condition of an older generation.
+    let wait = |milestone: &str| {
+        site.kubectl(&["wait", &format!("--for=condition={milestone}"), "--timeout=30s", &format!("rmig/{NAME}")]);
+    };
+    site.patch(NAME, json!({ "limits": { "keysPerSecond": 5000 } })).await;
+    ["Ready", "Applied", "Verified"].into_iter().for_each(wait);
+    site.patch(NAME, json!({ "targetPhase": "CleanedUp" })).await;
+    ["CleanedUp", "Applied", "Verified", "Ready"].into_iter().for_each(wait);
+    site.patch(NAME, json!({ "samples": "Off" })).await;
+    ["Ready", "Applied", "Verified", "CleanedUp"].into_iter().for_each(wait);
+    assert_left_clean(&site, &redis.endpoint()).await;
+}
