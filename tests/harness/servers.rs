@@ -62,7 +62,7 @@ async fn a_process_ends_with_a_killed_test() {
     let mut again = Command::new(std::env::current_exe().unwrap());
     // Its own temporary folder survives the kill, so it lies in ours.
     again
-        .args(["--exact", "a_process_ends_with_a_killed_test"])
+        .args(["--exact", "servers::a_process_ends_with_a_killed_test"])
         .env("HARNESS_TELL_CHILD", &file)
         .env("TMPDIR", folder.path());
     let again = Process::start(&again, &folder.path().join("log"));
