@@ -21,6 +21,7 @@ mod huge_types;
 mod in_place;
 mod lease;
 mod limits;
+mod losses;
 mod safety;
 mod sample;
 mod silence;
