@@ -22,6 +22,7 @@ mod in_place;
 mod lease;
 mod limits;
 mod losses;
+mod resharding;
 mod safety;
 mod sample;
 mod silence;
