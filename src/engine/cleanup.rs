@@ -24,7 +24,7 @@ use crate::engine::stop::Stop;
 use crate::engine::suppose::{Likely, Supposition};
 use crate::engine::verify::wait_for_replicas;
 use crate::keyspace::conditional::Outcome;
-use crate::keyspace::{Keyspace, Writer};
+use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
 use crate::migrations::{Rename, Rule};
 use crate::model::entry::Entry;
 use crate::model::finding::Finding;
@@ -33,6 +33,7 @@ use crate::model::mark::{Mark, Stamp};
 use crate::model::phase::Step;
 use crate::model::policy::DivergedPolicy;
 use crate::model::report::CleanupReport;
+use crate::model::slot::slot_of;
 use crate::model::time::UnixMillis;
 
 /// Removes originals; `total` is how many there are, for the progress.
@@ -256,7 +257,8 @@ impl Remover<'_> {
             return Ok(sources);
         }
 
-        let undisturbed = self.acknowledge().await?;
+        let targets = sources.iter().map(|likely| &likely.source.target).collect();
+        let undisturbed = self.acknowledge(targets).await?;
         let supposed: Vec<_> = sources.iter().map(Likely::supposed).collect();
         let outcomes = self.writer.unlink_supposed(&supposed, undisturbed).await?;
         let mut open = Vec::new();
@@ -279,7 +281,7 @@ impl Remover<'_> {
         }
 
         let (pairs, huge) = huge::split(self.writer, pairs).await?;
-        let undisturbed = self.acknowledge().await?;
+        let undisturbed = self.acknowledge(pairs.iter().map(|(_, target)| target).collect()).await?;
         let pairs = self.remove_equal(pairs, undisturbed, report).await?;
         let doomed = self.condemn(&pairs, report).await?;
         let outcomes = self.writer.unlink_if_unchanged(&doomed, undisturbed).await?;
@@ -300,7 +302,7 @@ impl Remover<'_> {
     async fn remove_huge(&self, pairs: Vec<(RedisKey, RedisKey)>, report: &mut CleanupReport) -> Result<(), Stop> {
         for (source, target) in pairs {
             self.control.check()?;
-            let undisturbed = self.acknowledge().await?;
+            let undisturbed = self.acknowledge(vec![&target]).await?;
             let policy = Policy { diverged: self.assignment.diverged_policy, was_copied: self.was_copied };
             match huge::remove(self.writer, self.assignment, policy, (&source, &target), undisturbed).await? {
                 Removed::Done => self.count_removed(report),
@@ -362,8 +364,9 @@ impl Remover<'_> {
     }
 
     /// Sees to it that replicas, or the disk where there are none, hold everything since the last disturbance; returns
-    /// the count of disturbances at which they did.
-    async fn acknowledge(&self) -> Result<u64, Stop> {
+    /// the count of disturbances at which they did. Refuses `targets` of a half-moved slot: they may be at a node that
+    /// was neither waited for nor asked about its disk. The look starts over until that slot is closed.
+    async fn acknowledge(&self, targets: Vec<&RedisKey>) -> Result<u64, Stop> {
         let mut acknowledged = self.acknowledged.lock().await;
         let now = self.writer.disturbances();
         if acknowledged.at != Some(now) {
@@ -374,6 +377,12 @@ impl Remover<'_> {
 
             // Waiting itself may have been disturbed; then the look starts over.
             acknowledged.at = Some(now);
+        }
+
+        // A slot that opens behind this is another disturbance.
+        let open = self.writer.topology().await.open();
+        if !open.is_empty() && targets.into_iter().any(|target| open.contains(slot_of(target))) {
+            return Err(Fault::new(FaultClass::TryAgain).into());
         }
         Ok(now)
     }

@@ -360,7 +360,9 @@ impl Renewal {
         while self.held.clock.holds() {
             tokio::time::sleep(pause).await;
             pause = match self.held.renew().await {
-                Ok(_) => regular.saturating_sub(self.extend_kept(regular).await),
+                Ok(true) => regular.saturating_sub(self.extend_kept(regular).await),
+                // What was kept with the lock may be a successor's by now.
+                Ok(false) => break,
                 // Half of what was left may be gone already.
                 Err(_) => (life / 30).min(LONGEST_PAUSE),
             };

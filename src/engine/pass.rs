@@ -103,6 +103,8 @@ where
             }
         }
         suspects.extend(topology.with_open_slots().cloned());
+        // A look at one that became a replica, or was removed, is not possible any more.
+        suspects = suspects.iter().filter_map(|id| topology.heir(id)).collect();
         no_strays &= suspects.is_empty();
         let strays_gone = stray.is_none() && had_strays;
         if stray.is_some() || had_strays {

@@ -51,6 +51,8 @@ pub struct Proof {
     plan_hash: String,
     /// Whether something was written that later in-place migrations have not seen.
     has_written: bool,
+    /// The primaries before the comparison: what it found is there as long as they lost nothing.
+    before: Arc<Topology>,
 }
 
 impl Proof {
@@ -103,11 +105,11 @@ pub async fn prove(
             wait_for_replicas(writer, assignment).await?;
             journal::seal(writer, assignment, run).await?;
             wait_for_replicas(writer, assignment).await?;
-            if before.lost_nothing_until(&*writer.topology().await) {
+            if writer.lost_nothing_since(&before).await? {
                 let plan_hash = plan.hash.to_string();
                 let token = run.token.clone();
                 let report = proven(report, lost, &assignment.terms.accepted);
-                return Ok(Proof { report, token, plan_hash, has_written: has_written && renames });
+                return Ok(Proof { report, token, plan_hash, has_written: has_written && renames, before });
             }
         }
     }
@@ -143,8 +145,8 @@ async fn refuse_lost_sources(
 /// Writes the mark on the strength of a proof, then waits for replicas to hold it.
 ///
 /// # Errors
-/// [`Stop::RunLost`] if another run began meanwhile, or the mark was lost with a primary; whatever kept
-/// Redis from answering.
+/// [`Stop::RunLost`] if another run began meanwhile, or the mark was lost with a primary; [`FaultClass::Moved`] if a
+/// primary was replaced since the comparison; whatever kept Redis from answering.
 pub async fn mark(
     writer: &Writer,
     assignment: &Assignment,
@@ -165,6 +167,11 @@ pub async fn mark(
     fields.extend(journal::stamp(assignment, &proof.plan_hash, now));
     fields.extend([disk::server_clocks(writer).await?, keys_apart(&proof.report)]);
     fields.extend(journal::owner_fields(writer, assignment).await?);
+    // The clocks were waited for, and a primary that comes back may have lost what was compared.
+    if !writer.lost_nothing_since(&proof.before).await? {
+        return Err(Fault::new(FaultClass::Moved).into());
+    }
+
     // A refusal may follow an answer that got lost: our own success.
     writer.write_mark(&mark, &assignment.run_key(), &proof.token, &fields).await?;
     if !stands(writer, &mark, &fields).await? {
@@ -243,10 +250,10 @@ pub async fn prove_mark(
             return Ok(report);
         }
         wait_for_replicas(writer, assignment).await?;
-        // A primary that was replaced in between may have lost what was compared.
-        if before.lost_nothing_until(&*writer.topology().await) {
-            let mut stamp = journal::stamp(assignment, plan_hash, now);
-            stamp.extend([disk::server_clocks(writer).await?, keys_apart(&report)]);
+        let mut stamp = journal::stamp(assignment, plan_hash, now);
+        stamp.extend([disk::server_clocks(writer).await?, keys_apart(&report)]);
+        // Both wait for a primary that is away, and one that comes back may have lost what was compared.
+        if writer.lost_nothing_since(&before).await? {
             if !writer.stamp_mark(&assignment.mark_key(), &stamp).await? {
                 return Err(Stop::RunLost);
             }

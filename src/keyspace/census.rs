@@ -81,6 +81,20 @@ impl Census {
         failed.into_values().collect()
     }
 
+    /// All nodes, also those that only one that was given up names, with whom each follows: a node's own word, or else
+    /// another's. The id of one that is only being met is made up.
+    fn named(&self) -> BTreeMap<String, Option<String>> {
+        let mut named: BTreeMap<String, Option<String>> = BTreeMap::new();
+        let lines = self.told.values().flat_map(|told| &told.lines).filter(|line| line.standing != Standing::Met);
+        for line in lines {
+            let follows = named.entry(line.id.clone()).or_default();
+            if line.is_myself || (follows.is_none() && !self.told.contains_key(&line.id)) {
+                follows.clone_from(&line.replicates);
+            }
+        }
+        named
+    }
+
     /// What follows from all that was told.
     pub(super) fn into_topology(self) -> Topology {
         let mut silent: BTreeMap<&str, Silent> = BTreeMap::new();
@@ -97,7 +111,7 @@ impl Census {
             }
         }
         let silent: Vec<Silent> = silent.into_values().collect();
-        let failed = self.failed();
+        let (failed, named) = (self.failed(), self.named());
 
         let answered = self.told.into_values().filter_map(|told| Some((told.serves, told.primary.clone()?)));
         let (owners, mut bystanders): (Vec<_>, Vec<_>) =
@@ -108,6 +122,7 @@ impl Census {
         topology.bystanders = bystanders.into_iter().map(itself).collect();
         topology.silent = silent;
         topology.failed = failed;
+        topology.named = named;
         topology
     }
 }
@@ -333,6 +348,24 @@ dead :0@0 master,noaddr,fail - 0 0 3 disconnected";
         }
         assert_eq!(failed(false, &line("id2", "master,fail", 2)), [""; 0]);
         assert_eq!(failed(true, "id2 10.0.0.1:2@2 master,fail - 0 0 1 connected 0-5"), [""; 0], "its slots are missed");
+    }
+
+    #[test]
+    fn the_keys_of_a_primary_are_with_whom_it_follows_until_it_is_removed() {
+        let topology = |others: &str| {
+            let mut census = Census::new(false);
+            census.record("id1", Ok(Arc::new(told(1, true, SlotSet::empty(), others))));
+            census.into_topology()
+        };
+        let follows = "id2 10.0.0.1:2@2 slave id1 0 0 1 connected";
+        assert_eq!(topology(follows).heir("id2").as_deref(), Some("id1"));
+        for flags in ["master", "master,fail"] {
+            assert_eq!(topology(&line("id2", flags, 2)).heir("id2").as_deref(), Some("id2"), "{flags}");
+        }
+        assert_eq!(topology("").heir("id2"), None);
+        assert_eq!(topology(&line("id2", "handshake", 2)).heir("id2"), None, "its id is made up");
+        let unasked = topology(&line("id3", "master", 3));
+        assert_eq!(unasked.heir("id2").as_deref(), Some("id2"), "who is silent may name it");
     }
 
     #[test]

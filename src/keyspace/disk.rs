@@ -89,11 +89,12 @@ impl Writer {
 }
 
 /// What tells this run of a server from others, and its slots from those that it had at another time: a key that
-/// came later with its slot is on no earlier snapshot. The run is that of the server that tells the rest: another may
+/// came later with its slot is on no earlier snapshot, nor is one that was away while its slot was half-moved. The run is that of the server that tells the rest: another may
 /// answer at the address by now.
 fn incarnation(primary: &Primary, info: &Info) -> String {
     let run_id = info.get("run_id").unwrap_or(&primary.run_id);
-    format!("{run_id}:{}:{}", primary.config_epoch, primary.slots.digest())
+    let closed = format!("{run_id}:{}:{}", primary.config_epoch, primary.slots.digest());
+    if primary.open.is_empty() { closed } else { format!("{closed}:{}", primary.open.digest()) }
 }
 
 fn clock(server: &Info) -> Option<i64> {
@@ -165,5 +166,15 @@ mod tests {
         let owning = |slots: SlotSet| read(&primary(slots), &Info::new(), None).incarnation;
         assert_ne!(owning((0..=9).collect()), owning((1..=10).collect()));
         assert_eq!(owning((0..=9).collect()), owning((0..=9).collect()));
+    }
+
+    #[test]
+    fn a_slot_that_is_half_moved_is_not_as_before() {
+        let moving = |open: SlotSet| {
+            let primary = Primary { open, ..primary(SlotSet::full()) };
+            read(&primary, &Info::new(), None).incarnation
+        };
+        assert_ne!(moving((7..=7).collect()), moving(SlotSet::empty()));
+        assert_ne!(moving((7..=7).collect()), moving((8..=8).collect()));
     }
 }

@@ -11,9 +11,33 @@ use futures::future::join_all;
 use crate::keyspace::census::{Census, Told};
 use crate::keyspace::endpoint::NodeAddress;
 use crate::keyspace::fault::{Fault, FaultClass};
+use crate::keyspace::patience::retries;
 use crate::keyspace::router::Keyspace;
 use crate::keyspace::server;
 use crate::keyspace::topology::Topology;
+
+impl Keyspace {
+    /// Whether nothing that was read or written under `before` can have been lost up to now, as primaries tell that are
+    /// asked for it (see [`Topology::lost_nothing_until`]). One that is away for a moment is waited for.
+    ///
+    /// # Errors
+    /// The fault of the configured node when no known node answers; [`FaultClass::ClusterDown`] if a slot has no primary
+    /// that could be asked.
+    pub async fn lost_nothing_since(&self, before: &Topology) -> Result<bool, Fault> {
+        let mut attempts = retries();
+        loop {
+            let fault = match self.relearn().await {
+                Ok(now) if now.unowned().is_empty() => return Ok(before.lost_nothing_until(&now)),
+                // What a primary lost that is away, it tells when it is back.
+                Ok(_) => Fault::new(FaultClass::ClusterDown),
+                Err(fault) => fault,
+            };
+            if !attempts.pause_after(&fault).await {
+                return Err(fault);
+            }
+        }
+    }
+}
 
 /// Learns the topology: from the configured node, or while that one's picture is incomplete from those that were
 /// known before, by id. The best picture counts, and of equal ones the first.

@@ -122,7 +122,7 @@ impl Keyspace {
         Arc::clone(&*self.topology.read().await)
     }
 
-    /// Counts lost connections and changes of topology: equal before and after means nothing
+    /// Counts lost connections, changes of topology and redirections into a slot that opened: equal before and after means nothing
     /// happened in between that this side could notice.
     #[must_use]
     pub fn disturbances(&self) -> u64 {
@@ -184,12 +184,26 @@ impl Keyspace {
             if need.pause {
                 tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
             }
-            if need.relearn {
+            let is_news = self.are_news(&need.half_moved).await;
+            if is_news {
+                self.disturbances.fetch_add(1, Ordering::SeqCst);
+            }
+            if need.relearn || is_news {
                 // A failed look is no news: the commands themselves find out.
                 let _ = self.relearn().await;
             }
         }
         batch.into_answers()
+    }
+
+    /// Whether any of these slots, which a node says are half-moved, was not known to be open: what is decided on answers
+    /// from before would not know where their keys are now.
+    async fn are_news(&self, half_moved: &[u16]) -> bool {
+        if half_moved.is_empty() {
+            return false;
+        }
+        let open = self.topology().await.open();
+        half_moved.iter().any(|slot| !open.contains(*slot))
     }
 
     /// Sends one command.
@@ -458,9 +472,12 @@ struct Group {
 }
 
 /// What has to happen before the rest is sent again.
+#[derive(Default)]
 struct Need {
     pause: bool,
     relearn: bool,
+    /// Slots that a node redirected a command of (`ASK`).
+    half_moved: Vec<u16>,
 }
 
 impl Batch {
@@ -499,6 +516,7 @@ impl Batch {
         self.ask.clear();
         for (index, answer) in self.answers.iter_mut().enumerate() {
             let Some(Err(fault)) = answer else { continue };
+            let mut half_moved = None;
             let (pause, relearn) = match fault.class.remedy() {
                 Remedy::GiveUp => continue,
                 Remedy::Wait => (true, false),
@@ -508,14 +526,16 @@ impl Batch {
                     if let Some(node) = fault.at.clone() {
                         self.ask.insert(index, node);
                     }
+                    half_moved = Some(self.commands[index].slot);
                     (false, false)
                 }
             };
             self.last_fault.insert(index, fault.clone());
             *answer = None;
-            let merged = need.get_or_insert(Need { pause: false, relearn: false });
+            let merged = need.get_or_insert_default();
             merged.pause |= pause;
             merged.relearn |= relearn;
+            merged.half_moved.extend(half_moved);
         }
         need
     }

@@ -3,6 +3,7 @@
 //! Owns the facts that tell whether a scan may be trusted (run and replication id, config epoch, open slots), and what
 //! follows from them. How a cluster tells of them is the census' to read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::keyspace::endpoint::NodeAddress;
@@ -114,6 +115,8 @@ pub struct Topology {
     pub silent: Vec<Silent>,
     /// Primaries without slots that are called failed.
     pub failed: Vec<Failed>,
+    /// All nodes that any node names, by id, each with the primary that it follows if it is a replica.
+    pub(super) named: BTreeMap<String, Option<String>>,
     owners: Vec<Option<u16>>,
 }
 
@@ -131,13 +134,26 @@ impl Topology {
                 .max_by_key(|(_, primary)| primary.config_epoch)
                 .and_then(|(index, _)| u16::try_from(index).ok());
         }
-        Self { primaries, bystanders: Vec::new(), silent: Vec::new(), failed: Vec::new(), owners }
+        let (bystanders, silent, failed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { primaries, bystanders, silent, failed, named: BTreeMap::new(), owners }
     }
 
     /// Whether every slot is owned, and every primary was asked.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.unowned().is_empty() && self.silent.is_empty()
+    }
+
+    /// Returns the primary at which the keys are now that a primary of this id had: itself, or the one that it follows since
+    /// it became a replica; `None` if it was removed from the cluster, so that nobody can look at them any more.
+    #[must_use]
+    pub fn heir(&self, node_id: &str) -> Option<String> {
+        match self.named.get(node_id) {
+            Some(Some(followed)) => Some(followed.clone()),
+            None if self.is_whole() => None,
+            // Who can't be asked may name it.
+            Some(None) | None => Some(node_id.to_owned()),
+        }
     }
 
     /// What a scan of `wanted` is worth that began when `scanned` was as given. It saw every key of these slots if their

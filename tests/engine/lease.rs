@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use outpost_migrate_redis::engine::Stop;
 use outpost_migrate_redis::keyspace::FaultClass;
+use outpost_migrate_redis::model::key::RedisKey;
 
-use crate::support::engine::{Bench, LOCKS, assert_no_lock};
+use crate::support::engine::{Bench, LOCKS, RUN, assert_no_lock};
 use crate::support::process::Signal;
 use crate::support::proxy::Proxy;
 use crate::support::redis_client::slot;
@@ -64,4 +65,25 @@ async fn a_renewal_that_is_not_answered_is_told_of_the_node_that_is_silent() {
     let told = fault.at.as_ref().map(ToString::to_string);
     assert_eq!(told, Some(cluster.addr(silent)), "{fault}; the lock's keys lie at {owners:?}");
     held.release().await;
+}
+
+/// Whoever took the lock over may have begun a run of its own.
+#[tokio::test]
+async fn who_lost_the_lock_leaves_a_successors_run_alone() {
+    let redis = Standalone::start(Options::default()).await;
+    let mut bench = Bench::new(&redis.endpoint());
+    bench.life = Duration::from_secs(3);
+    let held = bench.hold().await;
+    held.lease.keep_alive(RedisKey::new(RUN.to_vec()), Duration::from_secs(3600));
+    let mut connection = redis.connection().await;
+
+    let mut taken = redis::pipe();
+    taken.atomic().cmd("SET").arg(LOCKS[0]).arg("another's").ignore();
+    taken.cmd("HSET").arg(RUN).arg("token").arg("another's").ignore();
+    taken.cmd("PEXPIRE").arg(RUN).arg(60_000).ignore();
+    taken.exec_async(&mut connection).await.expect("a successor");
+    tokio::time::timeout(Duration::from_secs(10), held.lease.lost().cancelled()).await.expect("the lock is lost");
+
+    let left: i64 = redis::cmd("PTTL").arg(RUN).query_async(&mut connection).await.expect("PTTL");
+    assert!((0..=60_000).contains(&left), "its life was extended to {left} ms");
 }

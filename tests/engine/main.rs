@@ -21,6 +21,8 @@ mod huge_types;
 mod in_place;
 mod lease;
 mod limits;
+mod losses;
+mod resharding;
 mod safety;
 mod sample;
 mod silence;

@@ -193,7 +193,10 @@ impl Cluster {
         for node in [to, from].into_iter().chain(rest) {
             let mut assign = redis::cmd("CLUSTER");
             assign.arg("SETSLOT").arg(slot).arg("NODE").arg(&self.ids[to]);
-            self.must::<()>(node, &assign).await;
+            let assigned = assign.exec_async(&mut self.connection(node).await).await;
+            // One left without slots follows the new owner by itself, and takes no such command any more.
+            let follows = node == from && !self.primaries().await.contains(&from);
+            assert!(assigned.is_ok() || follows, "node {node} refused: {assigned:?}");
         }
         eventually_true(STARTUP, "every node knows the slot's new owner", async || {
             for node in self.up() {
