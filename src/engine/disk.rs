@@ -64,8 +64,8 @@ async fn expected(
         // The copies, or the barrier at least, are changes too.
         let to_come = needed.get(&primary.address).map_or(0, Estimate::count);
         facts.changes = facts.changes.saturating_add(to_come).max(1);
-        if facts.append_only && !facts.append_failing {
-            // Synced within a second or two: nothing that anybody has to know before.
+        if facts.append_only && facts.append_only_flaw().is_none() {
+            // Synced within a second or two, as far as is told: nothing that anybody has to know before.
             continue;
         }
         let wait = Wait::new(since(&facts), assignment.terms.save);

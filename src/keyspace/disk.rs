@@ -11,7 +11,7 @@ use crate::keyspace::server::{Info, info, number};
 use crate::keyspace::topology::Primary;
 use crate::keyspace::value;
 use crate::keyspace::writer::Writer;
-use crate::model::durability::{self, DiskFacts, Moment, SavePoint, Snapshot};
+use crate::model::durability::{self, DiskFacts, Moment, Snapshot};
 
 impl Keyspace {
     /// Returns what a primary says about its disk.
@@ -20,8 +20,13 @@ impl Keyspace {
     /// The fault that kept it from answering.
     pub async fn disk_facts(&self, primary: &Primary) -> Result<DiskFacts, Fault> {
         let info = info(self, &primary.address, "all").await?;
-        let save_points = self.save_points(primary).await?;
-        Ok(read(primary, &info, save_points))
+        let save_points = self.setting(primary, "save").await?;
+        let append_sync = self.setting(primary, "appendfsync").await?;
+        Ok(DiskFacts {
+            save_points: save_points.map(|setting| durability::save_points(&setting)),
+            append_synced: append_sync.map(|setting| setting != "no"),
+            ..read(primary, &info)
+        })
     }
 
     /// Returns the present moment of each primary, beside what tells this run of it from others. One that is away for
@@ -46,20 +51,17 @@ impl Keyspace {
         let mut moments = Vec::new();
         for primary in &self.topology().await.primaries {
             let info = info(self, &primary.address, "all").await?;
-            let facts = read(primary, &info, None);
+            let facts = read(primary, &info);
             moments.extend(facts.moment().map(|moment| (facts.incarnation, moment)));
         }
         Ok(moments)
     }
 
-    /// Not everybody may ask, and not every provider's server answers.
-    async fn save_points(&self, primary: &Primary) -> Result<Option<Vec<SavePoint>>, Fault> {
-        let asked = cmd("CONFIG").arg("GET").arg("save").take();
+    /// A setting as the server tells it. Not everybody may ask, and not every provider's server answers.
+    async fn setting(&self, primary: &Primary, name: &str) -> Result<Option<String>, Fault> {
+        let asked = cmd("CONFIG").arg("GET").arg(name).take();
         match self.ask_node(&primary.address, asked).await {
-            Ok(answer) => {
-                let setting = value::list(answer)?.pop().map(value::text).transpose()?;
-                Ok(setting.map(|setting| durability::save_points(&setting)))
-            }
+            Ok(answer) => value::list(answer)?.pop().map(value::text).transpose(),
             Err(fault)
                 if matches!(
                     fault.class,
@@ -101,7 +103,8 @@ fn clock(server: &Info) -> Option<i64> {
     server.get("server_time_usec")?.parse::<i64>().ok().map(|micros| micros / 1000)
 }
 
-fn read(primary: &Primary, info: &Info, save_points: Option<Vec<SavePoint>>) -> DiskFacts {
+/// What `INFO` tells; settings are asked for apart.
+fn read(primary: &Primary, info: &Info) -> DiskFacts {
     let is = |name: &str, expected: &str| info.get(name).is_some_and(|value| value == expected);
     let failed = |name: &str| info.get(name).is_some_and(|status| status != "ok");
     // Counted since Redis 7.0: a transfer to a replica without a file tells its duration in the same field.
@@ -117,7 +120,9 @@ fn read(primary: &Primary, info: &Info, save_points: Option<Vec<SavePoint>>) -> 
         incarnation: incarnation(primary, info),
         clock: clock(info),
         append_only: is("aof_enabled", "1"),
+        append_synced: None,
         rewriting: is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1"),
+        rewrite_failing: failed("aof_last_bgrewrite_status"),
         append_failing: failed("aof_last_write_status"),
         sync_pending: number::<u64>(info, "aof_pending_bio_fsync") > 0 || number::<u64>(info, "aof_buffer_length") > 0,
         snapshot,
@@ -126,7 +131,7 @@ fn read(primary: &Primary, info: &Info, save_points: Option<Vec<SavePoint>>) -> 
         snapshot_running: is("rdb_bgsave_in_progress", "1"),
         snapshot_failing: failed("rdb_last_bgsave_status"),
         changes: number(info, "rdb_changes_since_last_save"),
-        save_points,
+        save_points: None,
     }
 }
 
@@ -155,7 +160,7 @@ mod tests {
     fn what_a_server_tells_belongs_to_the_run_that_tells_it() {
         let told_by = |run_id: &str| {
             let info = Info::from([("run_id".to_owned(), run_id.to_owned())]);
-            read(&primary(SlotSet::full()), &info, None).incarnation
+            read(&primary(SlotSet::full()), &info).incarnation
         };
         assert_ne!(told_by("another"), told_by("learned"));
         assert!(told_by("another").starts_with("another:3:"), "{}", told_by("another"));
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn as_many_slots_are_not_the_same_slots() {
-        let owning = |slots: SlotSet| read(&primary(slots), &Info::new(), None).incarnation;
+        let owning = |slots: SlotSet| read(&primary(slots), &Info::new()).incarnation;
         assert_ne!(owning((0..=9).collect()), owning((1..=10).collect()));
         assert_eq!(owning((0..=9).collect()), owning((0..=9).collect()));
     }
@@ -172,7 +177,7 @@ mod tests {
     fn a_slot_that_is_half_moved_is_not_as_before() {
         let moving = |open: SlotSet| {
             let primary = Primary { open, ..primary(SlotSet::full()) };
-            read(&primary, &Info::new(), None).incarnation
+            read(&primary, &Info::new()).incarnation
         };
         assert_ne!(moving((7..=7).collect()), moving(SlotSet::empty()));
         assert_ne!(moving((7..=7).collect()), moving((8..=8).collect()));

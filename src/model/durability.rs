@@ -101,17 +101,20 @@ pub struct Wait {
     pub appends_since: Option<i64>,
     /// When that file was first seen without a sync under way.
     pub idle_since: Option<i64>,
+    /// Since when it was seen to take no snapshot.
+    pub resting_since: Option<i64>,
 }
 
 impl Wait {
     /// At its beginning.
     #[must_use]
     pub fn new(since: Moment, may_ask: bool) -> Self {
-        Self { since, may_ask, asks: 0, appends_since: None, idle_since: None }
+        Self { since, may_ask, asks: 0, appends_since: None, idle_since: None, resting_since: None }
     }
 
     /// Takes note of another look.
     pub fn note(&mut self, facts: &DiskFacts) {
+        self.resting_since = self.resting_since.or(facts.clock).filter(|_| !facts.snapshot_running);
         if facts.rewriting {
             (self.appends_since, self.idle_since) = (None, None);
             return;
@@ -135,8 +138,12 @@ pub struct DiskFacts {
     pub clock: Option<i64>,
     /// The append-only file is on.
     pub append_only: bool,
+    /// Whether the append-only file is synced without anybody's doing (`appendfsync`); `None` where the user may not ask.
+    pub append_synced: Option<bool>,
     /// The append-only file is being written anew, so the present one may lack what was there before it was on.
     pub rewriting: bool,
+    /// The append-only file was last written anew in vain.
+    pub rewrite_failing: bool,
     /// The last write to the append-only file failed.
     pub append_failing: bool,
     /// A sync of the append-only file is under way or due.
@@ -198,11 +205,28 @@ impl DiskFacts {
             Some([]) => Disk::Unsure("it takes no snapshots by itself, and the last is older than the migration"),
             Some(_) if self.snapshot_failing => Disk::Unsure("its last snapshot failed"),
             Some(points) => {
-                match points.iter().filter(|point| point.changes <= self.changes).map(|it| it.seconds).min() {
-                    Some(seconds) => Disk::WillHold(self.own_snapshot(seconds)),
-                    None => Disk::Unsure("too little changes for a snapshot by itself"),
+                let met = || points.iter().filter(|point| point.changes <= self.changes).map(|it| it.seconds);
+                match (met().min(), met().max()) {
+                    (Some(_), Some(longest)) if has_waited_twice(clock, wait.resting_since, longest) => {
+                        Disk::Unsure("it takes no snapshot by itself, though it should have long ago (save)")
+                    }
+                    (Some(soonest), _) => Disk::WillHold(self.own_snapshot(soonest)),
+                    (None, _) => Disk::Unsure("too little changes for a snapshot by itself"),
                 }
             }
+        }
+    }
+
+    /// Why what is written to the append-only file can't be trusted to be on disk, however long it is waited for.
+    #[must_use]
+    pub fn append_only_flaw(&self) -> Option<&'static str> {
+        match (self.append_failing, self.append_synced, self.rewrite_failing) {
+            (true, _, _) => Some("the last write to its append-only file failed"),
+            (false, Some(false), _) => Some("it leaves the syncing of its append-only file to others (appendfsync no)"),
+            (false, Some(true) | None, true) => {
+                Some("its append-only file was last written anew in vain, and may lack what is older: its log says why")
+            }
+            (false, Some(true) | None, false) => None,
         }
     }
 
@@ -236,14 +260,19 @@ impl DiskFacts {
     }
 
     fn judge_append_only(&self, clock: i64, wait: &Wait) -> Disk {
-        if self.append_failing {
-            return Disk::Unsure("the last write to its append-only file failed");
+        if let Some(flaw) = self.append_only_flaw() {
+            return Disk::Unsure(flaw);
         }
         if self.rewriting {
             return Disk::WillHold(format!("{} to finish writing its append-only file anew", self.node));
         }
         if !self.sync_pending && wait.idle_since.is_some_and(|idle| clock >= idle + SYNC_MILLIS) {
-            return Disk::Holds;
+            return match self.append_synced {
+                Some(_) => Disk::Holds,
+                None => Disk::Unsure(
+                    "whether its append-only file is synced can't be known without CONFIG GET, or WAITAOF since Redis 7.2",
+                ),
+            };
         }
         if wait.appends_since.is_some_and(|since| clock > since + BUSY_MILLIS) {
             return Disk::Unsure(
@@ -264,6 +293,12 @@ impl DiskFacts {
             human_seconds(seconds)
         )
     }
+}
+
+/// Whether a snapshot that is due after so many seconds did not even begin in twice that time: then none will.
+fn has_waited_twice(clock: i64, since: Option<i64>, seconds: u64) -> bool {
+    let patience = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(2_000);
+    since.is_some_and(|since| clock.saturating_sub(since) > patience)
 }
 
 /// What a person should know before originals are removed; errors block cleanup.
@@ -295,172 +330,5 @@ pub fn finding(node: &str, disk: &Disk) -> Option<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::finding::Severity;
-
-    const SINCE: Moment = Moment { second: 1_000, last_save: None };
-
-    fn wait() -> Wait {
-        Wait::new(SINCE, false)
-    }
-
-    fn facts() -> DiskFacts {
-        DiskFacts {
-            node: "h:1".into(),
-            incarnation: "run".into(),
-            clock: Some(2_000_000),
-            append_only: false,
-            rewriting: false,
-            append_failing: false,
-            sync_pending: false,
-            snapshot: None,
-            last_save: Some(500),
-            loaded: false,
-            snapshot_running: false,
-            snapshot_failing: false,
-            changes: 5,
-            save_points: Some(vec![
-                SavePoint { seconds: 3600, changes: 1 },
-                SavePoint { seconds: 60, changes: 10_000 },
-            ]),
-        }
-    }
-
-    fn severity(facts: &DiskFacts, may_ask: bool) -> Option<Severity> {
-        finding(&facts.node, &facts.judge(&Wait::new(SINCE, may_ask))).map(|finding| finding.severity)
-    }
-
-    #[test]
-    fn a_snapshot_counts_by_when_it_began() {
-        for (ended, took, holds) in [
-            // It ended after the mark and may have begun before it.
-            (1_010, 10, false),
-            (1_011, 10, false),
-            (1_012, 10, true),
-            (1_001, 0, false),
-            (1_002, 0, true),
-            (900, 0, false),
-        ] {
-            let facts = DiskFacts { snapshot: Some(Snapshot { ended, took }), ..facts() };
-            assert_eq!(facts.judge(&wait()) == Disk::Holds, holds, "{ended} {took}");
-        }
-        let failed_since =
-            DiskFacts { snapshot: Some(Snapshot { ended: 1_500, took: 1 }), snapshot_failing: true, ..facts() };
-        assert_eq!(
-            failed_since.judge(&wait()),
-            Disk::Unsure("its last snapshot failed"),
-            "the time that it took is that of the one that failed"
-        );
-        let timeless = DiskFacts { clock: None, snapshot: Some(Snapshot { ended: 1_500, took: 1 }), ..facts() };
-        assert_eq!(timeless.judge(&Wait::new(SINCE, true)), Disk::Unsure("it does not tell its time"));
-    }
-
-    #[test]
-    fn what_comes_by_itself_is_waited_for_and_what_does_not_blocks() {
-        assert_eq!(severity(&facts(), false), Some(Severity::Note));
-        let idle = DiskFacts { changes: 0, ..facts() };
-        assert_eq!(severity(&idle, false), Some(Severity::Error), "no change, no snapshot");
-        let failing = DiskFacts { snapshot_failing: true, ..facts() };
-        assert_eq!(severity(&failing, false), Some(Severity::Error));
-        let unknown = DiskFacts { save_points: None, ..facts() };
-        assert_eq!(severity(&unknown, false), Some(Severity::Error));
-        assert_eq!(severity(&unknown, true), Some(Severity::Note), "it comes when asked for");
-    }
-
-    #[test]
-    fn a_server_that_keeps_nothing_is_only_warned_of() {
-        let volatile = DiskFacts { save_points: Some(Vec::new()), ..facts() };
-        assert_eq!(severity(&volatile, false), Some(Severity::Warning));
-        for stale in [
-            DiskFacts { snapshot: Some(Snapshot { ended: 900, took: 0 }), ..volatile.clone() },
-            DiskFacts { loaded: true, ..volatile.clone() },
-        ] {
-            assert_eq!(severity(&stale, false), Some(Severity::Error), "a restart would bring back how it was before");
-        }
-    }
-
-    /// Seconds leave open which of two came first; that none was under way does not.
-    #[test]
-    fn another_snapshot_than_the_last_one_counts_if_none_was_under_way() {
-        let since = |last_save| Wait::new(Moment { second: 1_000, last_save }, false);
-        let saved = |ended| DiskFacts {
-            snapshot: Some(Snapshot { ended, took: 0 }),
-            last_save: Some(ended),
-            clock: Some(1_003_000),
-            ..facts()
-        };
-        assert_eq!(saved(1_001).judge(&since(Some(999))), Disk::Holds);
-        assert_ne!(saved(1_001).judge(&since(None)), Disk::Holds, "one was under way");
-        assert_ne!(saved(999).judge(&since(Some(999))), Disk::Holds, "it is the same");
-        let failed_since = DiskFacts { snapshot_failing: true, ..saved(1_001) };
-        assert_eq!(failed_since.judge(&since(Some(999))), Disk::Holds, "one succeeded before");
-
-        let at = |second: i64| DiskFacts { clock: Some(second * 1_000), ..facts() };
-        assert_eq!(at(1_000).moment(), Some(Moment { second: 1_000, last_save: Some(500) }));
-        let running = DiskFacts { snapshot_running: true, ..at(1_000) };
-        assert_eq!(running.moment(), Some(Moment { second: 1_000, last_save: None }));
-
-        let asking = |last_save| Wait { may_ask: true, ..since(last_save) };
-        assert!(at(1_001).is_to_be_asked(&asking(Some(1_000))) && !at(1_000).is_to_be_asked(&asking(Some(1_000))));
-        assert!(at(1_003).is_to_be_asked(&asking(None)) && !at(1_002).is_to_be_asked(&asking(None)));
-        assert!(!at(1_003).is_to_be_asked(&since(None)), "nobody wants it to be asked");
-    }
-
-    #[test]
-    fn who_is_asked_in_vain_is_not_asked_for_ever() {
-        let asked = |asks| Wait { asks, ..Wait::new(SINCE, true) };
-        assert!(matches!(facts().judge(&asked(9)), Disk::WillHold(_)));
-        assert!(matches!(facts().judge(&asked(10)), Disk::Unsure(why) if why.contains("BGSAVE")));
-        let running = DiskFacts { snapshot_running: true, ..facts() };
-        assert!(matches!(running.judge(&asked(10)), Disk::WillHold(_)), "it comes");
-        let failed = DiskFacts { snapshot_failing: true, ..facts() };
-        assert!(matches!(failed.judge(&asked(0)), Disk::WillHold(_)), "that was another");
-        assert!(matches!(failed.judge(&asked(1)), Disk::Unsure(_)));
-    }
-
-    #[test]
-    fn moments_are_read_as_they_are_written() {
-        for moment in [Moment { second: 7, last_save: None }, Moment { second: 7, last_save: Some(5) }] {
-            assert_eq!(Moment::parse(&moment.to_string()), Some(moment));
-        }
-        assert_eq!(Moment::parse("7/"), None);
-        assert_eq!(Moment::parse(""), None);
-    }
-
-    #[test]
-    fn an_append_only_file_counts_once_it_is_synced() {
-        let on = DiskFacts { append_only: true, ..facts() };
-        let idle = |since| Wait { idle_since: Some(since), ..wait() };
-        assert_ne!(on.judge(&wait()), Disk::Holds);
-        assert_ne!(on.judge(&idle(1_998_001)), Disk::Holds);
-        assert_eq!(on.judge(&idle(1_998_000)), Disk::Holds);
-        for not_yet in [DiskFacts { sync_pending: true, ..on.clone() }, DiskFacts { rewriting: true, ..on.clone() }] {
-            assert!(matches!(not_yet.judge(&idle(0)), Disk::WillHold(_)), "{not_yet:?}");
-        }
-        let failing = DiskFacts { append_failing: true, ..on };
-        assert_eq!(severity(&failing, true), Some(Severity::Error));
-    }
-
-    #[test]
-    fn an_append_only_file_that_is_never_at_rest_is_not_waited_for_without_end() {
-        let busy =
-            |second: i64| DiskFacts { append_only: true, sync_pending: true, clock: Some(second * 1_000), ..facts() };
-        let mut wait = wait();
-        wait.note(&busy(1));
-        assert!(matches!(busy(61).judge(&wait), Disk::WillHold(_)));
-        assert!(matches!(busy(62).judge(&wait), Disk::Unsure(why) if why.contains("WAITAOF")));
-
-        // Writing it anew takes as long as it takes.
-        wait.note(&DiskFacts { rewriting: true, ..busy(70) });
-        wait.note(&busy(71));
-        assert!(matches!(busy(80).judge(&wait), Disk::WillHold(_)));
-    }
-
-    #[test]
-    fn save_points_are_read_as_redis_writes_them() {
-        assert_eq!(save_points(""), []);
-        let points = [SavePoint { seconds: 3600, changes: 1 }, SavePoint { seconds: 300, changes: 100 }];
-        assert_eq!(save_points("3600 1 300 100"), points);
-    }
-}
+#[path = "durability_tests.rs"]
+mod tests;

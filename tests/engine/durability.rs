@@ -10,6 +10,7 @@ use outpost_migrate_redis::model::key::RedisKey;
 use outpost_migrate_redis::model::policy::Limits;
 
 use redis::aio::MultiplexedConnection;
+use rstest::rstest;
 
 use crate::support::engine::{Bench, Expected, MARK, Reins, run_on_owner};
 use crate::support::redis_client::{Endpoint, slot};
@@ -296,6 +297,25 @@ async fn cleanup_waits_until_an_append_only_file_is_synced() {
 
     let report = cleaned_up.expect("a cleanup");
     assert_eq!((report.removed, report.findings.len()), (expected.sources(), 0));
+}
+
+/// What it wrote lies in the memory of its machine for as long as that likes.
+#[rstest]
+#[case::as_installed(None)]
+#[case::that_can_be_asked(Some("redis-7.4.1"))]
+#[tokio::test]
+async fn an_append_only_file_that_nobody_syncs_does_not_count(#[case] server: Option<&'static str>) {
+    let extra = vec!["appendfsync no".to_owned()];
+    let cluster = Cluster::start(3, 0, Options { persistent: true, server, extra, ..Options::default() }).await;
+    let bench = Bench::new(&cluster.endpoint());
+    let expected = Expected::load(&bench.redis, 30).await;
+    let walk = bench.migrate(&Control::unattended()).await.expect("migrated");
+    let foreseen = walk.plan.seen.findings.iter().find(|it| it.code == FindingCode::NotOnDisk).expect("a finding");
+    assert_eq!(foreseen.severity, Severity::Warning, "{foreseen:?}");
+
+    let refused = bench.cleanup(&Control::unattended()).await.map(|_| ()).expect_err("a refusal");
+    assert!(refused.to_string().contains("appendfsync no"), "{refused}");
+    expected.assert_migrated(&bench).await;
 }
 
 #[tokio::test]
