@@ -39,6 +39,13 @@ pub enum Belongs {
     AsNamed,
     /// To somebody else; it is never touched.
     Elsewhere(UnmigratedReason),
+    /// To whom its name says if it is a copy of each of these originals: somebody else may use the same name.
+    IfCopyOf {
+        /// The originals.
+        originals: Vec<RedisKey>,
+        /// Why it is left alone where it is not.
+        otherwise: UnmigratedReason,
+    },
     /// The key alone does not tell: read these and ask again.
     Need(Vec<Probe>),
 }

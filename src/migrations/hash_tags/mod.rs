@@ -117,10 +117,12 @@ fn is_outposts(scope: &Scope) -> bool {
 
 /// Whose a key in the current form of Outpost's layout is.
 pub(super) fn belongs(key: &RedisKey, answers: &Answers) -> Belongs {
-    match outpost_layout::belongs(key, answers) {
+    match outpost_layout::must_be_copy_of(key, answers) {
+        Ok(originals) if originals.is_empty() => Belongs::AsNamed,
+        Ok(originals) => Belongs::IfCopyOf { originals, otherwise: UnmigratedReason::BracedTenant },
         Err(Mapping::Need(probes)) => Belongs::Need(probes),
         Err(Mapping::Unmigrated(reason)) => Belongs::Elsewhere(reason),
-        Ok(()) | Err(Mapping::Target { .. } | Mapping::AlreadyCurrent { .. } | Mapping::NotOurs) => Belongs::AsNamed,
+        Err(Mapping::Target { .. } | Mapping::AlreadyCurrent { .. } | Mapping::NotOurs) => Belongs::AsNamed,
     }
 }
 

@@ -86,27 +86,18 @@ pub(super) fn signs_over(key: &RedisKey) -> Vec<RedisKey> {
     records_at(key).map(|reading| braced_tenant(reading.tenant()).0).collect()
 }
 
-/// Whose a destination in current form is: where the tenant with the braced id exists, it is the other's only if that
-/// one's original is still there. Ends the decision where it is not.
-pub(super) fn belongs(key: &RedisKey, answers: &Answers) -> Decision<()> {
-    let destinations: Vec<_> =
-        records_at(key).filter(|reading| matches!(reading, Entity::Destination { .. })).take(READINGS_LIMIT).collect();
+/// The originals of which a destination in current form has to be a copy, since a tenant with the braced id exists whose
+/// legacy key it would be otherwise; none where no such tenant does.
+pub(super) fn must_be_copy_of(key: &RedisKey, answers: &Answers) -> Decision<Vec<RedisKey>> {
+    let rest = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
+    let mut destinations = current_readings(rest)?;
+    destinations.retain(|reading| matches!(reading, Entity::Destination { .. }));
+
     let (signs, ids): (Vec<_>, Vec<_>) =
         destinations.iter().map(|destination| braced_tenant(destination.tenant())).unzip();
     let tenants = content::hashes_at(&signs, answers)?;
-    let is_signed = |at: usize| tenants[at].is_some_and(|tenant| tenant.has_id(&ids[at]));
-    let in_doubt: Vec<_> = (0..destinations.len()).filter(|&at| is_signed(at)).map(|at| destinations[at]).collect();
-    if in_doubt.is_empty() {
-        return Ok(());
-    }
-
-    let originals: Vec<RedisKey> = in_doubt.iter().copied().map(legacy_key).collect();
-    let found = content::hashes_at(&originals, answers)?;
-    let is_original = |(destination, hash): (&Entity<'_>, &Option<Hash<'_>>)| {
-        let id = destination.expected_id().unwrap_or_default();
-        hash.is_some_and(|hash| hash.has_id(id) || hash.may_be_tombstone())
-    };
-    if in_doubt.iter().zip(&found).all(is_original) { Ok(()) } else { unmigrated(UnmigratedReason::BracedTenant) }
+    let is_signed = |at: &usize| tenants[*at].is_some_and(|tenant| tenant.has_id(&ids[*at]));
+    Ok((0..destinations.len()).filter(is_signed).map(|at| legacy_key(destinations[at])).collect())
 }
 
 /// The summaries and destinations for which a key in current form may stand.

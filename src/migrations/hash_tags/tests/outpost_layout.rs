@@ -232,10 +232,11 @@ fn a_tenants_own_record_is_told_from_what_lies_under_a_braced_one_by_its_id() {
 #[rstest]
 #[case::no_braced_tenant(&[], Belongs::AsNamed)]
 #[case::another_id(&[("tenant:{a}", "a")], Belongs::AsNamed)]
-#[case::a_braced_tenant(&[("tenant:{a}", "{a}")], Belongs::Elsewhere(BracedTenant))]
-#[case::the_original_is_there(&[("tenant:{a}", "{a}"), ("tenant:a:destination:b", "b")], Belongs::AsNamed)]
-#[case::another_original(&[("tenant:{a}", "{a}"), ("tenant:a:destination:b", "c")], Belongs::Elsewhere(BracedTenant))]
-fn a_destination_is_the_braced_tenants_unless_its_original_is_there(
+#[case::a_braced_tenant(
+    &[("tenant:{a}", "{a}")],
+    Belongs::IfCopyOf { originals: vec!["tenant:a:destination:b".into()], otherwise: BracedTenant }
+)]
+fn a_destination_is_the_braced_tenants_unless_it_is_a_copy_of_its_original(
     #[case] others: &[(&'static str, &str)],
     #[case] expected: Belongs,
 ) {
