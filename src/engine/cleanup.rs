@@ -194,22 +194,26 @@ impl Remover<'_> {
         keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
         let mut report = CleanupReport::default();
         if let Some(free) = &self.free_signs {
-            self.keep_signs(free, &mut keys, &mut report);
+            self.keep_signs(free, &mut keys, &mut report).await?;
         }
         self.remove_all(keys, &mut report).await?;
         Ok(report)
     }
 
     /// Leaves signs out: the free ones had their turn, the others stay.
-    fn keep_signs(&self, free: &BTreeSet<RedisKey>, keys: &mut Vec<RedisKey>, report: &mut CleanupReport) {
-        keys.retain(|key| {
-            let is_sign = self.rename.is_sign(&self.assignment.scope, key);
-            if is_sign && !free.contains(key) {
-                report.kept_as_signs += 1;
-                report.kept_sample.offer(key.clone());
-            }
-            !is_sign
-        });
+    async fn keep_signs(
+        &self,
+        free: &BTreeSet<RedisKey>,
+        keys: &mut Vec<RedisKey>,
+        report: &mut CleanupReport,
+    ) -> Result<(), Stop> {
+        let signs = signs::among(self.writer, self.assignment, self.rename, keys.iter()).await?;
+        keys.retain(|key| !signs.contains(key));
+        for sign in signs.difference(free) {
+            report.kept_as_signs += 1;
+            report.kept_sample.offer(sign.clone());
+        }
+        Ok(())
     }
 
     /// Leaves out originals whose targets lie under a sign that stands: they show that these are not the sign's.

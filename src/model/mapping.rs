@@ -182,6 +182,18 @@ impl Premise {
         self.fields
     }
 
+    /// The read that tells.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        Probe::Fields { key: self.key.clone(), fields: self.fields }
+    }
+
+    /// Whether that read found what is supposed.
+    #[must_use]
+    pub fn agrees_with(&self, answer: &Answer) -> bool {
+        matches!(answer, Answer::Fields(values) if *values == self.values)
+    }
+
     /// Whether a hash is as supposed.
     #[must_use]
     pub fn holds(&self, hash: &BTreeMap<Vec<u8>, Vec<u8>>) -> bool {

@@ -291,3 +291,29 @@ async fn a_copy_that_the_application_changed_under_a_sign_is_left_alone() {
     let destination = &b"tenant:{c}:destination:d"[..];
     assert_eq!(after.get(destination), before.get(destination));
 }
+
+/// A string and somebody else's hash, with the names of tenants `{x}` and `{y}`; and a true sign elsewhere.
+#[rstest]
+#[case::one_server(false)]
+#[case::a_cluster(true)]
+#[tokio::test]
+async fn what_only_has_the_name_of_a_sign_holds_no_original_back(#[case] cluster: bool) {
+    let server = Redis::start(cluster).await;
+    let redis = server.endpoint();
+    let of = |id: &str| [record(&format!("tenant:{id}"), id), record(&format!("tenant:{id}:destination:d"), "d")];
+    let named_like_signs = [Entry::new("tenant:{x}", Value::string("x")), record("tenant:{y}", "y")];
+    load(&redis, b_and_braced_b().into_iter().chain(of("x")).chain(of("y")).chain(named_like_signs)).await;
+    let before = Bench::new(&redis).snapshot().await.0;
+    migrate(&redis, "001_hash_tags").await;
+
+    let report = bench(&redis, "001_hash_tags").cleanup(&Control::unattended()).await.expect("a cleanup");
+
+    assert_eq!((report.removed, report.kept_as_signs), (5, 2), "only `{{b}}` is a sign");
+    let after = Bench::new(&redis).snapshot().await.0;
+    for original in ["tenant:x", "tenant:x:destination:d", "tenant:y", "tenant:y:destination:d"] {
+        assert!(!after.contains_key(original.as_bytes()), "{original} is cleaned up");
+    }
+    for other in ["tenant:{x}", "tenant:{y}", "tenant:{b}"] {
+        assert_eq!(after.get(other.as_bytes()), before.get(other.as_bytes()), "{other} is as it was");
+    }
+}

@@ -13,7 +13,7 @@ mod tests;
 
 use crate::migrations::{Applicability, KeyLayout, Migration, Rename, Rule, Scope, key_names};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answers, Belongs, Mapping, UnmigratedReason};
+use crate::model::mapping::{Answers, Belongs, Mapping, Premise, UnmigratedReason};
 use crate::model::slot::hash_tag;
 
 /// Most readings of one key that are looked into, so that no key can cause unbounded reads.
@@ -82,8 +82,8 @@ impl Rename for HashTags {
         }
     }
 
-    fn is_sign(&self, scope: &Scope, source: &RedisKey) -> bool {
-        is_outposts(scope) && outpost_layout::is_braced(source)
+    fn sign(&self, scope: &Scope, source: &RedisKey) -> Option<Premise> {
+        if is_outposts(scope) { outpost_layout::sign(source) } else { None }
     }
 
     fn signs_over(&self, scope: &Scope, key: &RedisKey) -> Vec<RedisKey> {

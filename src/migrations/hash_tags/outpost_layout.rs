@@ -10,7 +10,7 @@ use crate::migrations::key_names::{
     DESTINATION_INFIX, DOCUMENTED_SUMMARY_PREFIX, Entity, SUMMARY_SUFFIX, TENANT_PREFIX, outpost_readings,
 };
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
+use crate::model::mapping::{Answers, Mapping, Premise, UnmigratedReason};
 
 /// What a key means in Outpost's layout.
 pub(super) fn map(key: &RedisKey, answers: &Answers) -> Decision<Mapping> {
@@ -74,10 +74,12 @@ pub(super) fn braced_tenant(id: &[u8]) -> (RedisKey, Vec<u8>) {
     (RedisKey::concat(&[TENANT_PREFIX, &braced]), braced)
 }
 
-/// Whether a key is that of a tenant whose braced id makes its keys look like those of another.
-pub(super) fn is_braced(key: &RedisKey) -> bool {
-    let id = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
-    id.starts_with(b"{") && id.ends_with(b"}")
+/// What makes a key that of a tenant whose braced id makes its keys look like those of another; nothing where its name
+/// is no such tenant's.
+pub(super) fn sign(key: &RedisKey) -> Option<Premise> {
+    let id = key.as_bytes().strip_prefix(TENANT_PREFIX)?;
+    let is_braced = id.starts_with(b"{") && id.ends_with(b"}");
+    if is_braced { content::has_id(key.clone(), id) } else { None }
 }
 
 /// The tenants with braced ids to whom a summary or destination in current form belongs if they exist. A tenant's own
