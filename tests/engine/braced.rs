@@ -1,5 +1,7 @@
 //! Tenants whose ids differ by braces, so that the legacy names of one look like the current names of the other.
 
+use std::time::Duration;
+
 use outpost_migrate_redis::engine::control::Control;
 use outpost_migrate_redis::engine::{Stop, verify};
 use outpost_migrate_redis::model::finding::{FindingCode, Severity};
@@ -7,12 +9,14 @@ use outpost_migrate_redis::model::mapping::UnmigratedReason;
 use outpost_migrate_redis::model::policy::{ConflictPolicy, DivergedPolicy};
 use rstest::rstest;
 
-use crate::support::engine::{Bench, MARK, hset, now, run_on_owner};
+use crate::support::engine::{Bench, LOCKS, MARK, hset, now, run_on_owner};
 use crate::support::load::load;
-use crate::support::redis_client::Endpoint;
+use crate::support::proxy::Proxy;
+use crate::support::redis_client::{Endpoint, slot};
 use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::value::{Entry, Value};
+use crate::support::wait::eventually_true;
 
 enum Redis {
     Standalone(Standalone),
@@ -315,5 +319,84 @@ async fn what_only_has_the_name_of_a_sign_holds_no_original_back(#[case] cluster
     }
     for other in ["tenant:{x}", "tenant:{y}", "tenant:{b}"] {
         assert_eq!(after.get(other.as_bytes()), before.get(other.as_bytes()), "{other} is as it was");
+    }
+}
+
+fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_while_a_sign_is_removed_is_no_end() {
+    let server = Standalone::start(Options::default()).await;
+    let redis = server.endpoint();
+    migrated_c_and_braced_c(&redis).await;
+    // What 002 has changed since is compared on our side, and unlinked if it still is what was read.
+    migrate(&redis, "002_timestamps").await;
+    let proxy = Proxy::start(redis.port).await;
+    let bench = Bench::new(&proxy.endpoint());
+    proxy.stop_at(0, |request| holds(request, b"tenant:{c}\r\n") && holds(request, b"2025-01-19T22:17:29Z"));
+
+    let control = Control::unattended();
+    let breaking = async {
+        proxy.wait_caught().await;
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL")
+            .arg("TYPE")
+            .arg("normal")
+            .exec_async(&mut server.connection().await)
+            .await
+            .expect("CLIENT KILL");
+    };
+    let (report, ()) = tokio::join!(bench.cleanup(&control), breaking);
+
+    let report = report.expect("a cleanup");
+    assert_eq!((report.removed, report.kept(), report.gone), (3, 0, 0));
+    let left = Bench::new(&redis).snapshot().await.0;
+    let left = ["tenant:c", "tenant:{c}", "tenant:c:destination:d"].map(|key| left.contains_key(key.as_bytes()));
+    assert_eq!(left, [false; 3]);
+}
+
+/// An id whose braced tenant lies on another primary than the original of its destination.
+async fn apart(cluster: &Cluster) -> (String, usize) {
+    for number in 0..100 {
+        let id = format!("c{number}");
+        let sign = cluster.owner(slot(format!("tenant:{{{id}}}").as_bytes())).await;
+        if sign != cluster.owner(slot(format!("tenant:{id}:destination:d").as_bytes())).await {
+            return (id, sign);
+        }
+    }
+    panic!("every id has both on one primary");
+}
+
+/// Without replicas only a disk keeps it away.
+#[tokio::test]
+async fn a_sign_does_not_come_back_once_the_originals_beside_it_are_gone() {
+    let hourly = Options { extra: vec!["save 3600 1".to_owned()], ..Options::default() };
+    let cluster = Cluster::start(3, 0, hourly).await;
+    let redis = cluster.endpoint();
+    let (id, owner_of_sign) = apart(&cluster).await;
+    let (tenant, sign) = (format!("tenant:{id}"), format!("tenant:{{{id}}}"));
+    let beside = format!("tenant:{id}:destination:d");
+    load(&redis, [record(&tenant, &id), record(&beside, "d"), record(&sign, &format!("{{{id}}}"))]).await;
+    let bench = Bench::new(&redis).saving();
+    bench.migrate(&Control::unattended()).await.expect("001");
+    forget_keys_apart(&redis).await;
+
+    let report = bench.cleanup(&Control::unattended()).await.expect("a cleanup");
+    assert_eq!((report.removed, report.kept()), (3, 0));
+    cluster.kill_node(owner_of_sign);
+    cluster.restart(owner_of_sign).await;
+
+    let there = bench.snapshot().await.0;
+    assert!(!there.contains_key(beside.as_bytes()), "it lies on another primary");
+    assert!(!there.contains_key(sign.as_bytes()), "what would tell whose `{beside}` was is gone");
+    eventually_true(Duration::from_secs(60), "the lock that came back with the snapshot ends", async || {
+        let state = bench.snapshot().await.1;
+        !LOCKS.iter().any(|lock| state.contains_key(lock.as_bytes()))
+    })
+    .await;
+    for migration in IN_PLACE {
+        Bench::new(&redis).migration(migration).migrate(&Control::unattended()).await.expect(migration);
     }
 }
