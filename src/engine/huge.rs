@@ -177,9 +177,9 @@ impl Settler<'_> {
             Comparison::Equal { expires } => report.count_equal(expires),
             Comparison::SourceGone => report.ended += 1,
             Comparison::TargetMissing => return self.copy_huge(pair, report).await,
-            Comparison::Different { target: found, .. } => {
+            Comparison::Different { source: ours, target: theirs } => {
                 if self.on_difference == OnDifference::Keep || !self.may_replace(target).await? {
-                    report.count_conflict(pair.clone(), found.expiry);
+                    self.count_kept(pair, &ours, &theirs, report);
                     return Ok(true);
                 }
                 self.before_writing().await?;
