@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::list::{self, Row, State};
+use crate::cli::lost_expiry::Mended;
 use crate::cli::prompt::{self, Approval};
 use crate::cli::screen::{self, counted, number, table};
 use crate::cli::session::{Acceptance, Desk, Pace, now};
@@ -76,6 +77,9 @@ struct AppliedEvent<'a> {
     kept_different: u64,
     ended: u64,
     compared_equal: u64,
+    expiries_put_back: u64,
+    /// Lost when they were planned, and neither put back nor lost still.
+    expiries_unmended: u64,
     unmigrated: u64,
     /// What would have kept the mark back, and was accepted.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -90,6 +94,8 @@ struct ProvenEvent<'a> {
     different: u64,
     lost_expiry: u64,
     expiries_put_back: u64,
+    /// Lost when they were planned, and neither put back nor lost still.
+    expiries_unmended: u64,
 }
 
 #[derive(Serialize)]
@@ -272,7 +278,8 @@ async fn apply_one(
         if report.unapplied > 0 {
             return Err(Stop::MarkUnproven { missing: report.unapplied }.into());
         }
-        show_proven(desk, name, &report, if lost_expiry::is_accepted(assignment) { plan.seen.lost_expiry } else { 0 })?;
+        let mended = Mended::of(&plan, assignment, report.expiries_put_back, report.lost_expiry);
+        show_proven(desk, name, &report, mended)?;
         return Ok(approval);
     }
     let may_refresh = plan.seen.differences_are_ours || plan.seen.targets_before() == 0;
@@ -281,29 +288,27 @@ async fn apply_one(
         return Err(Failure::new(ExitCode::NotDone, "declined; no entry was touched"));
     }
     let (applied, verified) = work(desk, pace, lease, writer, assignment, &plan).await?;
-    show_applied(desk, name, &applied, &verified)?;
+    let mended = Mended::of(&plan, assignment, applied.expiries_put_back, verified.lost_expiry);
+    show_applied(desk, name, &applied, &verified, mended)?;
     Ok(if approval.is_given() { approval } else { Approval::ByPerson })
 }
 
 /// That another tool's mark is true, and what differs all the same.
-fn show_proven(desk: &Desk, name: &str, report: &VerifyReport, put_back: u64) -> Result<(), Failure> {
+fn show_proven(desk: &Desk, name: &str, report: &VerifyReport, mended: Mended) -> Result<(), Failure> {
     desk.screen.event(&ProvenEvent {
         event: "proven",
         migration: name,
         equal: report.equal,
         different: report.different,
         lost_expiry: report.lost_expiry,
-        // Those that changed meanwhile were left.
-        expiries_put_back: put_back.saturating_sub(report.lost_expiry),
+        expiries_put_back: mended.put_back,
+        expiries_unmended: mended.unmended,
     })?;
     let mut text = format!(
-        "{name}: the other tool's mark has proven true, and is stamped now: {} compared by value and found right",
-        counted(report.equal, "entry", "entries")
+        "{name}: the other tool's mark has proven true, and is stamped now: {} compared by value and found right{}",
+        counted(report.equal, "entry", "entries"),
+        mended.text()
     );
-    if put_back > report.lost_expiry {
-        let count = put_back - report.lost_expiry;
-        text.push_str(&format!(", {} of which got their expiry back", number(count)));
-    }
     if let Some(differences) = verify_words::differences(report) {
         let count = number(report.different);
         text.push_str(&format!("\n{count} differ from their sources, and stay as the application left them:\n"));
@@ -365,7 +370,13 @@ fn refused(desk: &Desk, stop: Stop) -> Failure {
     stop.into()
 }
 
-fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &VerifyReport) -> Result<(), Failure> {
+fn show_applied(
+    desk: &Desk,
+    name: &str,
+    applied: &ApplyReport,
+    verified: &VerifyReport,
+    mended: Mended,
+) -> Result<(), Failure> {
     desk.screen.event(&AppliedEvent {
         event: "applied",
         migration: name,
@@ -377,6 +388,8 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
         kept_different: verified.different,
         ended: applied.ended,
         compared_equal: verified.equal,
+        expiries_put_back: mended.put_back,
+        expiries_unmended: mended.unmended,
         unmigrated: verified.unmigrated.total(),
         findings: &verified.findings,
     })?;
@@ -398,8 +411,9 @@ fn show_applied(desk: &Desk, name: &str, applied: &ApplyReport, verified: &Verif
     let marked: Vec<String> =
         std::iter::once("marked as applied".to_owned()).chain(verified.findings.iter().map(accepted)).collect();
     desk.screen.text(format!(
-        "{name}: {told}; {} compared by value and found right; {}\n",
+        "{name}: {told}; {} compared by value and found right{}; {}\n",
         counted(verified.equal, "entry", "entries"),
+        mended.text(),
         marked.join("; ")
     ))
 }

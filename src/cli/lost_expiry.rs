@@ -18,6 +18,41 @@ struct PutBackEvent<'a> {
     count: u64,
 }
 
+/// What became of the expiries that a plan found lost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Mended {
+    pub(super) put_back: u64,
+    /// Neither put back nor lost still.
+    pub(super) unmended: u64,
+}
+
+impl Mended {
+    /// `still_lost` were found by the comparison that came after. Nothing was to be mended unless it was accepted,
+    /// behind another tool's mark.
+    pub(super) fn of(plan: &Plan, assignment: &Assignment, put_back: u64, still_lost: u64) -> Self {
+        if !plan.seen.mark_is_unproven || !is_accepted(assignment) {
+            return Self::default();
+        }
+        Self { put_back, unmended: plan.seen.expiries_unmended(put_back, still_lost) }
+    }
+
+    /// What is to be said of it; nothing if there was nothing to mend.
+    pub(super) fn text(self) -> String {
+        let mut text = String::new();
+        if self.put_back > 0 {
+            text.push_str(&format!("; {} got their expiry back", counted(self.put_back, "target", "targets")));
+        }
+        if self.unmended > 0 {
+            text.push_str(&format!(
+                "; {} could not get it back, since the source ended or somebody wrote the target before: look whether \
+                 deleted tenants and destinations stay there for ever",
+                counted(self.unmended, "target", "targets")
+            ));
+        }
+        text
+    }
+}
+
 /// Whether putting expiries back was accepted by name.
 pub(super) fn is_accepted(assignment: &Assignment) -> bool {
     assignment.terms.accepted.contains(FindingCode::LostExpiry)

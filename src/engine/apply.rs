@@ -11,7 +11,7 @@ use crate::engine::settle::{OnDifference, Reopening, Settler, on_difference};
 use crate::engine::stop::Stop;
 use crate::keyspace::Writer;
 use crate::migrations::Rule;
-use crate::model::finding::{Finding, FindingCode};
+use crate::model::finding::Finding;
 use crate::model::phase::Step;
 use crate::model::plan::Plan;
 use crate::model::policy::ConflictPolicy;
@@ -53,15 +53,19 @@ pub async fn apply(
     run: &Run,
 ) -> Result<ApplyReport, Stop> {
     may_begin(plan, run.may_refresh(), assignment.conflict_policy)?;
-    if plan.seen.mark_is_unproven && assignment.terms.accepted.contains(FindingCode::LostExpiry) {
-        lost_expiry::put_back(writer, assignment, control).await?;
-    }
+    // Where sources are the truth, a target without its expiry is a conflict like others.
+    let expiries_put_back = if plan.seen.mark_is_unproven {
+        lost_expiry::put_back_if_accepted(writer, assignment, control).await?
+    } else {
+        0
+    };
 
     let meter = control.meter(Step::Apply, Some(plan.seen.total_sources()));
     let on_difference = on_difference(run, assignment.conflict_policy, plan.seen.mark_is_unproven);
     let reopening = Reopening::default();
     let manner = Manner { on_difference, order: Order::CopyFirst, reopening: &reopening };
     let report = work_through(writer, assignment, control, &meter, plan, manner).await?;
+    let report = ApplyReport { expiries_put_back, ..report };
     unless_conflicts(report, assignment.conflict_policy, plan.seen.mark_is_unproven)
 }
 

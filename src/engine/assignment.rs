@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::migrations::state_keys::StateKeys;
-use crate::migrations::{Migration, Registry, Rule, Scope};
+use crate::migrations::{InPlace, Migration, Registry, Rule, Scope};
 use crate::model::acceptance::AcceptedFindings;
 use crate::model::key::RedisKey;
 use crate::model::plan::Terms;
@@ -56,5 +56,21 @@ impl Assignment {
 
     pub(super) fn prefixes(&self) -> Vec<Vec<u8>> {
         self.migration.prefixes(&self.scope)
+    }
+
+    /// What may have changed a target since it was copied, in order: the in-place migrations after the last one up to
+    /// this that renames.
+    pub(super) fn changes_after_copy(&self) -> impl Iterator<Item = &dyn InPlace> {
+        let this = self.migration.version();
+        let copied_by = (self.registry.iter())
+            .filter(|it| it.version() <= this && matches!(it.rule(), Rule::Rename(_)))
+            .map(|it| it.version())
+            .max()
+            .unwrap_or_default();
+
+        self.registry.iter().filter(move |it| it.version() > copied_by).filter_map(|it| match it.rule() {
+            Rule::InPlace(in_place) => Some(in_place),
+            Rule::Rename(_) => None,
+        })
     }
 }

@@ -165,29 +165,35 @@ impl Remover<'_> {
     /// Removes signs before the originals beside them: where only the latter were gone, a cleanup that was cut off would
     /// leave a sign over keys that nothing shows to be somebody else's.
     async fn remove_everything(&self, meter: &Meter<'_>) -> Result<CleanupReport, Stop> {
-        let mut report = Box::pin(self.remove_free_signs(meter)).await?;
+        let mut report = match self.free_signs.as_ref().filter(|free| !free.is_empty()) {
+            Some(free) => Box::pin(self.remove_free_signs(free, meter)).await?,
+            None => CleanupReport::default(),
+        };
         let remove = |keys| self.remove(keys);
         report.merge(pass::complete(self.writer, &self.assignment.prefixes(), self.control, meter, remove).await?);
         Ok(report)
     }
 
-    async fn remove_free_signs(&self, meter: &Meter<'_>) -> Result<CleanupReport, Stop> {
+    async fn remove_free_signs(&self, free: &BTreeSet<RedisKey>, meter: &Meter<'_>) -> Result<CleanupReport, Stop> {
+        // A cleanup that takes over from here must not go by snapshots that hold a sign still.
+        disk::forget_clocks(self.writer, self.assignment).await?;
+        let remove = |keys| self.remove_signs(free, keys);
+        let report = pass::complete(self.writer, &self.assignment.prefixes(), self.control, meter, remove).await?;
+
+        // Neither a failover nor a restart may bring one back once the originals beside it are gone: before the next
+        // removal replicas, or disks, have to hold all that was done until now.
+        let mut acknowledged = self.acknowledged.lock().await;
+        acknowledged.at = None;
+        acknowledged.clocks.clear();
+        Ok(report)
+    }
+
+    async fn remove_signs(&self, free: &BTreeSet<RedisKey>, mut keys: Vec<RedisKey>) -> Result<CleanupReport, Stop> {
+        keys.retain(|key| free.contains(key));
         let mut report = CleanupReport::default();
-        let free: Vec<RedisKey> = self.free_signs.iter().flatten().cloned().collect();
-        if free.is_empty() {
-            return Ok(report);
+        if !keys.is_empty() {
+            self.remove_all(keys, &mut report).await?;
         }
-
-        for keys in free.chunks(self.control.batch_size()) {
-            self.control.check()?;
-            let mut batch = CleanupReport::default();
-            self.remove_all(keys.to_vec(), &mut batch).await?;
-            meter.advance(batch.advance());
-            report.merge(batch);
-        }
-
-        // A failover must not bring one back once the originals beside it are gone.
-        wait_for_replicas(self.writer, self.assignment).await?;
         Ok(report)
     }
 
@@ -195,22 +201,26 @@ impl Remover<'_> {
         keys.retain(|key| self.rename.may_be_source(&self.assignment.scope, key));
         let mut report = CleanupReport::default();
         if let Some(free) = &self.free_signs {
-            self.keep_signs(free, &mut keys, &mut report);
+            self.keep_signs(free, &mut keys, &mut report).await?;
         }
         self.remove_all(keys, &mut report).await?;
         Ok(report)
     }
 
     /// Leaves signs out: the free ones had their turn, the others stay.
-    fn keep_signs(&self, free: &BTreeSet<RedisKey>, keys: &mut Vec<RedisKey>, report: &mut CleanupReport) {
-        keys.retain(|key| {
-            let is_sign = self.rename.is_sign(&self.assignment.scope, key);
-            if is_sign && !free.contains(key) {
-                report.kept_as_signs += 1;
-                report.kept_sample.offer(key.clone());
-            }
-            !is_sign
-        });
+    async fn keep_signs(
+        &self,
+        free: &BTreeSet<RedisKey>,
+        keys: &mut Vec<RedisKey>,
+        report: &mut CleanupReport,
+    ) -> Result<(), Stop> {
+        let signs = signs::among(self.writer, self.assignment, self.rename, keys.iter()).await?;
+        keys.retain(|key| !signs.contains(key));
+        for sign in signs.difference(free) {
+            report.kept_as_signs += 1;
+            report.kept_sample.offer(sign.clone());
+        }
+        Ok(())
     }
 
     /// Leaves out originals whose targets lie under a sign that stands: they show that these are not the sign's.

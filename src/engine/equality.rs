@@ -9,7 +9,7 @@ use std::iter;
 use crate::engine::assignment::Assignment;
 use crate::keyspace::compare::Comparison;
 use crate::keyspace::{Fault, Keyspace};
-use crate::migrations::{InPlace, Rule, Scope};
+use crate::migrations::{InPlace, Scope};
 use crate::model::change::{Change, Fields};
 use crate::model::difference::Difference;
 use crate::model::entry::{Entry, Expiry, Value};
@@ -47,6 +47,16 @@ pub(super) fn has_lost_expiry(assignment: &Assignment, source: &Entry, key: &Red
     is_dropped && forms(assignment, source, key).any(|form| form == target.value)
 }
 
+/// Whether what lies at a target's key is a copy of the source: it holds what that became, though perhaps without its
+/// expiry.
+pub(super) fn is_copy(assignment: &Assignment, key: &RedisKey, comparison: &Comparison) -> bool {
+    match comparison {
+        Comparison::Equal { .. } => true,
+        Comparison::Different { source, target } => has_lost_expiry(assignment, source, key, target),
+        Comparison::SourceGone | Comparison::TargetMissing => false,
+    }
+}
+
 /// In what way a target differs from what its source became, if it does: from the form that is closest to it, so
 /// that what later migrations did is not told as a difference.
 pub(super) fn difference(assignment: &Assignment, key: &RedisKey, comparison: &Comparison) -> Option<Difference> {
@@ -59,15 +69,11 @@ pub(super) fn difference(assignment: &Assignment, key: &RedisKey, comparison: &C
 
 /// The source's value, and what each of the later migrations in turn makes of it at the target's key.
 fn forms<'a>(assignment: &'a Assignment, source: &Entry, key: &'a RedisKey) -> impl Iterator<Item = Value> + 'a {
-    let later = assignment.registry.successors(assignment.migration.as_ref());
     let original = source.value.clone();
     let mut form = original.clone();
-    iter::once(original).chain(later.filter_map(move |migration| match migration.rule() {
-        Rule::InPlace(in_place) => {
-            change(&assignment.scope, in_place, key, &mut form);
-            Some(form.clone())
-        }
-        Rule::Rename(_) => None,
+    iter::once(original).chain(assignment.changes_after_copy().map(move |in_place| {
+        change(&assignment.scope, in_place, key, &mut form);
+        form.clone()
     }))
 }
 

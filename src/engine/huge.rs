@@ -14,7 +14,6 @@ use crate::keyspace::copy::Copied;
 use crate::keyspace::pieces::HUGE_BYTES;
 use crate::keyspace::staging::{Over, Staged};
 use crate::keyspace::{Fault, FaultClass, Keyspace, Writer};
-use crate::migrations::Rule;
 use crate::model::entry::{Expiry, Value};
 use crate::model::finding::{Finding, FindingCode};
 use crate::model::key::RedisKey;
@@ -92,8 +91,7 @@ async fn compare_one(
 ) -> Result<Comparison, Fault> {
     let mut comparison = keyspace.compare_in_pieces(source, target).await?;
     if let Comparison::Different { source: ours, target: theirs } = &mut comparison {
-        for migration in assignment.registry.successors(assignment.migration.as_ref()) {
-            let Rule::InPlace(rule) = migration.rule() else { continue };
+        for rule in assignment.changes_after_copy() {
             for (key, value) in [(source, &mut ours.value), (target, &mut theirs.value)] {
                 if let Value::Hash(held) = value {
                     let probe = Probe::Fields { key: key.clone(), fields: rule.fields() };
@@ -179,9 +177,9 @@ impl Settler<'_> {
             Comparison::Equal { expires } => report.count_equal(expires),
             Comparison::SourceGone => report.ended += 1,
             Comparison::TargetMissing => return self.copy_huge(pair, report).await,
-            Comparison::Different { target: found, .. } => {
+            Comparison::Different { source: ours, target: theirs } => {
                 if self.on_difference == OnDifference::Keep || !self.may_replace(target).await? {
-                    report.count_conflict(pair.clone(), found.expiry);
+                    self.count_kept(pair, &ours, &theirs, report);
                     return Ok(true);
                 }
                 self.before_writing().await?;

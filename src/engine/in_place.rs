@@ -5,7 +5,10 @@
 
 use crate::engine::assignment::Assignment;
 use crate::engine::control::Control;
+use crate::engine::equality;
+use crate::engine::huge;
 use crate::engine::stop::Stop;
+use crate::keyspace::compare::Comparison;
 use crate::keyspace::conditional::Outcome;
 use crate::keyspace::{Fault, Keyspace, Writer};
 use crate::migrations::InPlace;
@@ -20,10 +23,13 @@ const ROUNDS: usize = 4;
 /// Times that an entry is read anew because it changed in our hands.
 const ATTEMPTS: usize = 3;
 
+/// An entry that is to be changed: its key, the changes, what it is.
+type ToChange = (RedisKey, Vec<FieldChange>, &'static str);
+
 /// Entries by what is to be done with them.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
-    pub(super) to_change: Vec<(RedisKey, Vec<FieldChange>, &'static str)>,
+    pub(super) to_change: Vec<ToChange>,
     pub(super) current: Vec<(RedisKey, &'static str)>,
     pub(super) unmigrated: Vec<(RedisKey, UnmigratedReason)>,
 }
@@ -68,12 +74,14 @@ async fn leave_what_is_others(
     judged: &mut Judged,
 ) -> Result<(), Fault> {
     let mut open: Vec<_> = judged.to_change.drain(..).map(|entry| (entry, Answers::none())).collect();
+    let mut in_doubt = Vec::new();
     for _ in 0..ROUNDS {
         let (mut asking, mut probes) = (Vec::new(), Vec::new());
-        for (entry, answers) in open {
+        for (entry, answers) in std::mem::take(&mut open) {
             match in_place.belongs(&assignment.scope, &entry.0, &answers) {
                 Belongs::AsNamed => judged.to_change.push(entry),
                 Belongs::Elsewhere(reason) => judged.unmigrated.push((entry.0, reason)),
+                Belongs::IfCopyOf { originals, otherwise } => in_doubt.push(InDoubt { entry, originals, otherwise }),
                 Belongs::Need(asked) => {
                     asking.push((entry, answers, asked.len()));
                     probes.extend(asked);
@@ -81,7 +89,7 @@ async fn leave_what_is_others(
             }
         }
         if asking.is_empty() {
-            return Ok(());
+            break;
         }
 
         let mut found = probes.iter().cloned().zip(keyspace.probe(&probes).await?);
@@ -94,6 +102,42 @@ async fn leave_what_is_others(
             .collect();
     }
     judged.unmigrated.extend(open.into_iter().map(|((key, _, _), _)| (key, UnmigratedReason::Ambiguous)));
+    tell_copies(keyspace, assignment, in_doubt, judged).await
+}
+
+/// An entry that is its namesake's only if it is a copy of each of these originals.
+struct InDoubt {
+    entry: ToChange,
+    originals: Vec<RedisKey>,
+    otherwise: UnmigratedReason,
+}
+
+/// Compares what is in doubt with its originals. What the application changed since it was copied is no copy any more:
+/// nothing tells it from somebody else's, so it is left alone too.
+async fn tell_copies(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    in_doubt: Vec<InDoubt>,
+    judged: &mut Judged,
+) -> Result<(), Fault> {
+    let mut pairs = Vec::new();
+    for InDoubt { entry, originals, .. } in &in_doubt {
+        pairs.extend(originals.iter().map(|original| (original.clone(), entry.0.clone())));
+    }
+    if pairs.is_empty() {
+        return Ok(());
+    }
+
+    let mut compared = huge::compare(keyspace, assignment, &pairs).await?.into_iter();
+    for InDoubt { entry, originals, otherwise } in in_doubt {
+        // Each of them has to be taken, whatever the first says.
+        let compared: Vec<Comparison> = compared.by_ref().take(originals.len()).collect();
+        if compared.iter().all(|comparison| equality::is_copy(assignment, &entry.0, comparison)) {
+            judged.to_change.push(entry);
+        } else {
+            judged.unmigrated.push((entry.0, otherwise));
+        }
+    }
     Ok(())
 }
 

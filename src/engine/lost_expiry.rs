@@ -21,6 +21,7 @@ use crate::keyspace::conditional::Outcome;
 use crate::keyspace::supposed::Spare;
 use crate::migrations::{Rename, Rule};
 use crate::model::entry::{Entry, Expiry};
+use crate::model::finding::FindingCode;
 use crate::model::key::RedisKey;
 use crate::model::phase::Step;
 
@@ -34,6 +35,18 @@ impl Tally for Nothing {
     fn advance(&self) -> Advance {
         Advance::default()
     }
+}
+
+/// As [`put_back`] where a person accepted that, behind another tool's mark; else nothing is done.
+pub(super) async fn put_back_if_accepted(
+    writer: &Writer,
+    assignment: &Assignment,
+    control: &Control,
+) -> Result<u64, Stop> {
+    if !assignment.terms.accepted.contains(FindingCode::LostExpiry) {
+        return Ok(0);
+    }
+    put_back(writer, assignment, control).await
 }
 
 /// Puts back every expiry that was dropped, then waits for replicas. Returns how many.

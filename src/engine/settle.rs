@@ -193,9 +193,9 @@ impl Settler<'_> {
                 Comparison::Equal { expires } => report.count_equal(expires),
                 Comparison::SourceGone => report.ended += 1,
                 Comparison::TargetMissing => missing.push(pair.clone()),
-                Comparison::Different { target, .. } => match self.replace(pair, &target).await? {
+                Comparison::Different { source, target } => match self.replace(pair, &target).await? {
                     Replaced::Done => report.replaced += 1,
-                    Replaced::Refused => report.count_conflict(pair.clone(), target.expiry),
+                    Replaced::Refused => self.count_kept(pair, &source, &target, report),
                     Replaced::Again => again.push(pair.clone()),
                 },
             }
@@ -215,6 +215,11 @@ impl Settler<'_> {
             Outcome::Done => Replaced::Done,
             Outcome::Changed | Outcome::Gone => Replaced::Again,
         })
+    }
+
+    pub(super) fn count_kept(&self, pair: &Pair, source: &Entry, target: &Entry, report: &mut ApplyReport) {
+        report.count_conflict(pair.clone(), target.expiry);
+        report.lost_expiry += u64::from(equality::has_lost_expiry(self.assignment, source, &pair.1, target));
     }
 
     /// A target that is itself a source, or may be somebody's legacy entry, is never overwritten. One that

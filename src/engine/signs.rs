@@ -14,7 +14,7 @@ use crate::engine::suppose::Supposition;
 use crate::keyspace::{Fault, Keyspace};
 use crate::migrations::Rename;
 use crate::model::key::RedisKey;
-use crate::model::mapping::UnmigratedReason;
+use crate::model::mapping::{Premise, Probe, UnmigratedReason};
 
 /// Most signs that are kept in memory; where there are more, all stay.
 const SIGNS_LIMIT: usize = 10_000;
@@ -46,13 +46,31 @@ pub(super) async fn stand_over<'k>(
     keys: impl Iterator<Item = &'k RedisKey>,
 ) -> Result<Vec<bool>, Fault> {
     let over: Vec<Vec<RedisKey>> = keys.map(|key| rename.signs_over(&assignment.scope, key)).collect();
-    let asked: BTreeSet<RedisKey> = over.iter().flatten().cloned().collect();
-    let asked: Vec<RedisKey> = asked.into_iter().collect();
+    let asked: BTreeSet<&RedisKey> = over.iter().flatten().collect();
 
-    let exist = keyspace.exist(&asked).await?;
-    let standing: BTreeSet<RedisKey> =
-        asked.into_iter().zip(exist).filter(|(_, exists)| *exists).map(|(sign, _)| sign).collect();
+    let standing = among(keyspace, assignment, rename, asked.into_iter()).await?;
     Ok(over.iter().map(|signs| signs.iter().any(|sign| standing.contains(sign))).collect())
+}
+
+/// The signs among these keys: by what they hold, since anything may have such a name. Others are not read.
+///
+/// # Errors
+/// The first fault that stayed.
+pub(super) async fn among<'k>(
+    keyspace: &Keyspace,
+    assignment: &Assignment,
+    rename: &dyn Rename,
+    keys: impl Iterator<Item = &'k RedisKey>,
+) -> Result<BTreeSet<RedisKey>, Fault> {
+    let premises: Vec<Premise> = keys.filter_map(|key| rename.sign(&assignment.scope, key)).collect();
+    if premises.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+
+    let probes: Vec<Probe> = premises.iter().map(Premise::probe).collect();
+    let answers = keyspace.probe(&probes).await?;
+    let standing = premises.iter().zip(&answers).filter(|(premise, answer)| premise.agrees_with(answer));
+    Ok(standing.map(|(premise, _)| premise.key().clone()).collect())
 }
 
 /// Signs, and those that are needed.
@@ -107,7 +125,7 @@ async fn look_at(
     let scope = &assignment.scope;
     let (sources, named_current): (Vec<RedisKey>, Vec<RedisKey>) =
         keys.into_iter().partition(|key| rename.may_be_source(scope, key));
-    let signs = sources.into_iter().filter(|key| rename.is_sign(scope, key)).collect();
+    let signs = among(keyspace, assignment, rename, sources.iter()).await?;
 
     let are_under = stand_over(keyspace, assignment, rename, named_current.iter()).await?;
     let under: Vec<RedisKey> =

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use crate::engine::assignment::Assignment;
 use crate::engine::classify::{Classified, Source, classify};
 use crate::engine::control::Control;
+use crate::engine::equality;
+use crate::engine::huge;
 use crate::engine::stop::Stop;
 use crate::keyspace::Keyspace;
 use crate::keyspace::supposed::Supposed;
@@ -43,7 +45,8 @@ pub(super) struct Supposition<'a> {
     current: Vec<(RedisKey, &'static str)>,
     /// How many of these never expire, as far as it was told with what confirmed them.
     current_lasting: u64,
-    /// Those of which it was not.
+    /// Those of which it was not; and keys of others that lie where a source's target would, since they are compared
+    /// with it as targets are.
     of_unknown_life: Vec<RedisKey>,
     /// Keys of which nothing is known but by reading.
     open: Vec<RedisKey>,
@@ -140,32 +143,54 @@ impl Supposition<'_> {
         Ok(classified)
     }
 
-    /// What looks like somebody else's key is the target of a source that is still there: it is no key apart.
-    async fn know_own_targets(&self, classified: &mut Classified) -> Result<(), Stop> {
-        let is_apart = |(_, reason): &(RedisKey, UnmigratedReason)| *reason == UnmigratedReason::BracedTenant;
+    /// What looks like somebody else's key may be the copy of a source that is still there: then it is no key apart.
+    async fn know_own_targets(&mut self, classified: &mut Classified) -> Result<(), Stop> {
+        let (apart, others): (Vec<_>, Vec<_>) = (std::mem::take(&mut classified.unmigrated).into_iter())
+            .partition(|(_, reason)| *reason == UnmigratedReason::BracedTenant);
+        classified.unmigrated = others;
+        let mut sources = self.sources_at(&apart).await?;
+
+        for (key, reason) in apart {
+            match sources.remove(&key) {
+                Some(Found { entity, is_copy: true }) => classified.current.push((key, entity)),
+                Some(Found { is_copy: false, .. }) => {
+                    self.of_unknown_life.push(key.clone());
+                    classified.unmigrated.push((key, reason));
+                }
+                None => classified.unmigrated.push((key, reason)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The sources whose target would lie at one of these keys. That there is one proves nothing: both tenants may use
+    /// the same names, so what lies there is compared.
+    async fn sources_at(&self, apart: &[(RedisKey, UnmigratedReason)]) -> Result<HashMap<RedisKey, Found>, Stop> {
         let scope = &self.assignment.scope;
-        let named: Vec<RedisKey> = (classified.unmigrated.iter().filter(|it| is_apart(it)))
-            .flat_map(|(key, _)| self.rename.sources_of(scope, key))
-            .collect();
+        let named: Vec<RedisKey> = apart.iter().flat_map(|(key, _)| self.rename.sources_of(scope, key)).collect();
         if named.is_empty() {
-            return Ok(());
+            return Ok(HashMap::new());
         }
 
         // What is not there at all looks like a summary without destinations.
         let exist = self.keyspace.exist(&named).await?;
         let originals = named.into_iter().zip(exist).filter(|(_, exists)| *exists).map(|(key, _)| key).collect();
         let sources = classify(self.keyspace, self.assignment, self.rename, originals).await?.sources;
-        let targets: HashMap<RedisKey, &'static str> =
-            sources.into_iter().map(|source| (source.target, source.entity)).collect();
-        let all = std::mem::take(&mut classified.unmigrated);
-        for (key, reason) in all {
-            match targets.get(&key).filter(|_| is_apart(&(key.clone(), reason))) {
-                Some(entity) => classified.current.push((key, entity)),
-                None => classified.unmigrated.push((key, reason)),
-            }
-        }
-        Ok(())
+
+        let pairs: Vec<_> = sources.iter().map(Source::pair).collect();
+        let compared = huge::compare(self.keyspace, self.assignment, &pairs).await?;
+        let found = sources.into_iter().zip(compared).map(|(Source { target, entity, .. }, comparison)| {
+            let is_copy = equality::is_copy(self.assignment, &target, &comparison);
+            (target, Found { entity, is_copy })
+        });
+        Ok(found.collect())
     }
+}
+
+/// A source, by what lies at its target's key.
+struct Found {
+    entity: &'static str,
+    is_copy: bool,
 }
 
 enum Guess {

@@ -239,13 +239,12 @@ pub async fn prove_mark(
     sources_known: Option<u64>,
     now: UnixMillis,
 ) -> Result<VerifyReport, Stop> {
-    if assignment.terms.accepted.contains(FindingCode::LostExpiry) {
-        lost_expiry::put_back(writer, assignment, control).await?;
-    }
+    let expiries_put_back = lost_expiry::put_back_if_accepted(writer, assignment, control).await?;
 
     for _ in 0..ROUNDS {
         let before = learned_now(writer, control).await?;
-        let report = compare(writer, assignment, control, sources_known).await?;
+        let compared = compare(writer, assignment, control, sources_known).await?;
+        let report = VerifyReport { expiries_put_back, ..compared };
         if report.unapplied > 0 {
             return Ok(report);
         }
@@ -368,6 +367,7 @@ fn proven(report: ApplyReport, lost: u64, accepted: &AcceptedFindings) -> Verify
     VerifyReport {
         equal: report.already_migrated,
         different: report.conflicts,
+        lost_expiry: report.lost_expiry,
         ended: report.ended,
         unmigrated: report.unmigrated,
         findings,

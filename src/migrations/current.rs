@@ -49,7 +49,8 @@ pub(super) fn entity_at<'k>(scope: &Scope, key: &'k RedisKey, hash: Option<&Fiel
     }
 }
 
-/// Whose a destination in current form is: in Outpost's layout it may be the legacy key of a tenant with a braced id.
+/// Whose a destination in current form is: in Outpost's layout it may be the legacy key of a tenant with a braced id,
+/// unless it is a copy of its original.
 pub(super) fn belongs(scope: &Scope, key: &RedisKey, answers: &Answers) -> Belongs {
     match (&scope.deployment_id, scope.parameters.key_layout) {
         (None, KeyLayout::Outpost) => hash_tags::belongs(key, answers),

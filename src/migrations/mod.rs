@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::change::{Change, Fields};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answers, Belongs, Mapping};
+use crate::model::mapping::{Answers, Belongs, Mapping, Premise};
 
 /// What a migration is told about the keyspace before it sees a key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -120,13 +120,14 @@ pub trait Rename: Send + Sync {
         true
     }
 
-    /// Whether this source shows, as long as it is there, that keys which look current are its own. It stays while such
-    /// keys may be there, and with it every original whose target lies among them.
-    fn is_sign(&self, _scope: &Scope, _source: &RedisKey) -> bool {
-        false
+    /// What a source must hold to show, as long as it is there, that keys which look current are its own; nothing where
+    /// its name shows none. Such a sign stays while such keys may be there, and with it every original whose target lies
+    /// among them.
+    fn sign(&self, _scope: &Scope, _source: &RedisKey) -> Option<Premise> {
+        None
     }
 
-    /// The signs that would show that a key which looks current is somebody else's.
+    /// The keys whose signs would show that a key which looks current is somebody else's.
     fn signs_over(&self, _scope: &Scope, _key: &RedisKey) -> Vec<RedisKey> {
         Vec::new()
     }

@@ -39,6 +39,13 @@ pub enum Belongs {
     AsNamed,
     /// To somebody else; it is never touched.
     Elsewhere(UnmigratedReason),
+    /// To whom its name says if it is a copy of each of these originals: somebody else may use the same name.
+    IfCopyOf {
+        /// The originals.
+        originals: Vec<RedisKey>,
+        /// Why it is left alone where it is not.
+        otherwise: UnmigratedReason,
+    },
     /// The key alone does not tell: read these and ask again.
     Need(Vec<Probe>),
 }
@@ -173,6 +180,18 @@ impl Premise {
     #[must_use]
     pub fn fields(&self) -> &'static [&'static str] {
         self.fields
+    }
+
+    /// The read that tells.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        Probe::Fields { key: self.key.clone(), fields: self.fields }
+    }
+
+    /// Whether that read found what is supposed.
+    #[must_use]
+    pub fn agrees_with(&self, answer: &Answer) -> bool {
+        matches!(answer, Answer::Fields(values) if *values == self.values)
     }
 
     /// Whether a hash is as supposed.

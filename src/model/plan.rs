@@ -184,6 +184,13 @@ impl Seen {
         self.total_sources().saturating_sub(self.already_migrated + self.conflicts)
     }
 
+    /// Of the expiries that were found lost, those that were neither put back nor are lost still: the source ended, or
+    /// the target was touched, before its turn came.
+    #[must_use]
+    pub fn expiries_unmended(&self, put_back: u64, still_lost: u64) -> u64 {
+        self.lost_expiry.saturating_sub(put_back + still_lost)
+    }
+
     /// Targets that exist already, equal or not: a run that began with none may refresh its own copies.
     #[must_use]
     pub fn targets_before(&self) -> u64 {

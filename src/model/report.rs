@@ -28,6 +28,10 @@ pub struct ApplyReport {
     pub conflicts: u64,
     /// Examples of these: source and target.
     pub conflict_sample: Sample<(RedisKey, RedisKey)>,
+    /// Of these, targets that lost the expiry of their source and equal it otherwise.
+    pub lost_expiry: u64,
+    /// Targets that got back an expiry which an earlier tool had dropped, before this pass.
+    pub expiries_put_back: u64,
     /// Sources that ended (expired or were deleted) before they were copied.
     pub ended: u64,
     /// Keys that no rule maps, among those it looked at: a pass that copies first leaves out names that only targets
@@ -80,6 +84,8 @@ impl ApplyReport {
         self.conflicts += other.conflicts;
         self.ended += other.ended;
         self.conflict_sample.merge(other.conflict_sample);
+        self.lost_expiry += other.lost_expiry;
+        self.expiries_put_back += other.expiries_put_back;
         self.unmigrated.merge(other.unmigrated);
         self.lasting.merge(other.lasting);
     }
@@ -98,6 +104,8 @@ pub struct VerifyReport {
     /// Of the different ones, targets that lost the expiry of their source and equal it otherwise: an earlier tool copied
     /// without.
     pub lost_expiry: u64,
+    /// Targets that got back an expiry which an earlier tool had dropped, before they were compared.
+    pub expiries_put_back: u64,
     /// The first of the different ones: key and how it differs.
     pub sample: Sample<(RedisKey, Difference), DIFFERENCES_LIMIT>,
     /// The first of the unapplied ones.
@@ -124,6 +132,7 @@ impl VerifyReport {
         self.unapplied += other.unapplied;
         self.unapplied_sample.merge(other.unapplied_sample);
         self.lost_expiry += other.lost_expiry;
+        self.expiries_put_back += other.expiries_put_back;
         self.ended += other.ended;
         self.sample.merge(other.sample);
         self.unmigrated.merge(other.unmigrated);

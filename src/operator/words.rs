@@ -119,6 +119,10 @@ fn accepted(findings: &[Finding]) -> String {
 }
 
 fn applied(hold: &Hold, report: &ApplyReport) -> Verdict {
+    let put_back = match report.expiries_put_back {
+        0 => String::new(),
+        count => format!(", {count} lost expiries put back"),
+    };
     // An event that comes again only counts up, so a plan made anew can't tell what was accepted since.
     let findings = hold.plan.as_ref().map(|plan| plan.seen.findings.as_slice()).unwrap_or_default();
     let message = format!(
@@ -128,7 +132,8 @@ fn applied(hold: &Hold, report: &ApplyReport) -> Verdict {
         report.replaced,
         report.conflicts,
         report.ended
-    ) + &accepted(findings);
+    ) + &put_back
+        + &accepted(findings);
     Verdict::new(Reason::Progressing, format!("applied: {message}")).reached(
         TargetPhase::Applied,
         Reason::Complete,

@@ -420,6 +420,8 @@ async fn each_command_speaks_json_with_the_same_names_for_ever() {
         "copied",
         "ended",
         "event",
+        "expiries_put_back",
+        "expiries_unmended",
         "kept_different",
         "migration",
         "replaced",

@@ -16,6 +16,7 @@ use crate::shell::CommandLine;
 use crate::support::engine::{Bench, Expected, Reins, assert_settled, hset, run_on_owner};
 use crate::support::generator::{now_ms, unmigrated};
 use crate::support::load::load;
+use crate::support::proxy::Proxy;
 use crate::support::redis_client::{Endpoint, slot};
 use crate::support::redis_cluster::{Cluster, wait_replicated};
 use crate::support::redis_server::{Options, Standalone};
@@ -398,7 +399,7 @@ async fn an_expiry_that_the_earlier_tool_dropped_is_put_back_when_asked_for(#[ca
     let json = CommandLine::at(&redis).flags(&["--output", "json"]);
     let proven = json.run(&["apply", "--yes", "--accept-finding", "LostExpiry"]).await.expect(0);
     let expected = json!({"event": "proven", "migration": "001_hash_tags", "equal": 4, "different": 1,
-        "lost_expiry": 0, "expiries_put_back": 1});
+        "lost_expiry": 0, "expiries_put_back": 1, "expiries_unmended": 0});
     assert_eq!(proven.event("proven"), expected);
     assert_eq!(expiry_of(&redis, "tenant:{gone}:tenant").await, Some(end), "it ends with its original");
     let rest =
@@ -406,6 +407,50 @@ async fn an_expiry_that_the_earlier_tool_dropped_is_put_back_when_asked_for(#[ca
     let after = snapshot(&redis).await;
     before.filter(|key, _| rest(key)).assert_same(&after.filter(|key, _| rest(key)), "all else");
     assert!(after[&b"outpost:migration:001_hash_tags"[..]].value.field("verified_at").is_some(), "the mark is stamped");
+}
+
+/// One tombstone is as the plan saw it; the other ends, with its copy, while it is in our hands.
+#[tokio::test]
+async fn only_an_expiry_that_was_put_back_is_told_as_such() {
+    let server = Standalone::start(Options::default()).await;
+    let redis = server.endpoint();
+    let end = as_the_earlier_tool_left_it(&redis).await;
+    let deleted = || Value::hash([("deleted_at", "2026-11-02T00:00:00Z")]);
+    let late = [Entry::new("tenant:late", deleted()).expiring(end), Entry::new("tenant:{late}:tenant", deleted())];
+    load(&redis, late).await;
+    let proxy = Proxy::start(redis.port).await;
+    let expiry = end.to_string();
+    proxy.stop_at(0, move |request| request.windows(expiry.len()).any(|part| part == expiry.as_bytes()));
+
+    let cli = CommandLine::at(&proxy.endpoint()).flags(&["--output", "json"]);
+    let ending = async {
+        proxy.wait_caught().await;
+        delete(&redis, "tenant:late").await;
+        delete(&redis, "tenant:{late}:tenant").await;
+        proxy.let_go();
+    };
+    let (proven, ()) = tokio::join!(cli.run(&["apply", "--yes", "--accept-finding", "LostExpiry"]), ending);
+
+    let proven = proven.expect(0).event("proven");
+    assert_eq!(expiry_of(&redis, "tenant:{gone}:tenant").await, Some(end), "it ends with its original");
+    let told = |name: &str| proven[name].as_u64();
+    assert_eq!(told("expiries_put_back"), Some(1), "{proven}");
+    assert_eq!((told("expiries_unmended"), told("lost_expiry")), (Some(1), Some(0)), "{proven}");
+}
+
+/// Where entries are to be copied behind the other tool's mark, too.
+#[tokio::test]
+async fn what_a_copy_puts_back_is_told() {
+    let server = Standalone::start(Options::default()).await;
+    let redis = server.endpoint();
+    as_the_earlier_tool_left_it(&redis).await;
+    load(&redis, tenant("left")).await;
+
+    let cli = CommandLine::at(&redis).flags(&["--output", "json"]);
+    let applied = cli.run(&["apply", "--yes", "--accept-finding", "LostExpiry"]).await.expect(0).event("applied");
+
+    let told = |name: &str| applied[name].as_u64();
+    assert_eq!((told("copied"), told("expiries_put_back"), told("expiries_unmended")), (Some(3), Some(1), Some(0)));
 }
 
 #[tokio::test]

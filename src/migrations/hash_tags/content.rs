@@ -1,13 +1,14 @@
 //! What was read of the keys in question.
 //!
 //! Owns which fields are asked for, always the same two in the same order so that equal probes are
-//! equal, and what they say. Refuses to know key names.
+//! equal, and what they say; and what is asked of a key that needs no more than its id. Refuses to know key names.
 
 use crate::migrations::hash_tags::{Decision, unmigrated};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answer, Answers, Mapping, Probe, UnmigratedReason};
+use crate::model::mapping::{Answer, Answers, Mapping, Premise, Probe, UnmigratedReason};
 
 const FIELDS: &[&str] = &["id", "deleted_at"];
+const ID: &[&str] = &["id"];
 
 /// The fields of a hash that tell what it is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,6 +72,11 @@ pub(super) fn hash_at<'a>(key: &RedisKey, answers: &'a Answers) -> Decision<Hash
 pub(super) fn suppose(answers: &mut Answers, key: RedisKey, id: Option<&[u8]>) {
     let values = vec![id.map(<[u8]>::to_vec), None];
     answers.insert(Probe::Fields { key, fields: FIELDS }, Answer::Fields(values));
+}
+
+/// That a key is a hash with this `id`, whatever else it holds.
+pub(super) fn has_id(key: RedisKey, id: &[u8]) -> Option<Premise> {
+    Premise::new(Probe::Fields { key, fields: ID }, Answer::Fields(vec![Some(id.to_vec())]))
 }
 
 /// Measures a hash. A key that has gone since it was scanned is nobody's any more.

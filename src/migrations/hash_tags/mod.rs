@@ -13,7 +13,7 @@ mod tests;
 
 use crate::migrations::{Applicability, KeyLayout, Migration, Rename, Rule, Scope, key_names};
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answers, Belongs, Mapping, UnmigratedReason};
+use crate::model::mapping::{Answers, Belongs, Mapping, Premise, UnmigratedReason};
 use crate::model::slot::hash_tag;
 
 /// Most readings of one key that are looked into, so that no key can cause unbounded reads.
@@ -82,8 +82,8 @@ impl Rename for HashTags {
         }
     }
 
-    fn is_sign(&self, scope: &Scope, source: &RedisKey) -> bool {
-        is_outposts(scope) && outpost_layout::is_braced(source)
+    fn sign(&self, scope: &Scope, source: &RedisKey) -> Option<Premise> {
+        if is_outposts(scope) { outpost_layout::sign(source) } else { None }
     }
 
     fn signs_over(&self, scope: &Scope, key: &RedisKey) -> Vec<RedisKey> {
@@ -117,10 +117,12 @@ fn is_outposts(scope: &Scope) -> bool {
 
 /// Whose a key in the current form of Outpost's layout is.
 pub(super) fn belongs(key: &RedisKey, answers: &Answers) -> Belongs {
-    match outpost_layout::belongs(key, answers) {
+    match outpost_layout::must_be_copy_of(key, answers) {
+        Ok(originals) if originals.is_empty() => Belongs::AsNamed,
+        Ok(originals) => Belongs::IfCopyOf { originals, otherwise: UnmigratedReason::BracedTenant },
         Err(Mapping::Need(probes)) => Belongs::Need(probes),
         Err(Mapping::Unmigrated(reason)) => Belongs::Elsewhere(reason),
-        Ok(()) | Err(Mapping::Target { .. } | Mapping::AlreadyCurrent { .. } | Mapping::NotOurs) => Belongs::AsNamed,
+        Err(Mapping::Target { .. } | Mapping::AlreadyCurrent { .. } | Mapping::NotOurs) => Belongs::AsNamed,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::migrations::key_names::{
     DESTINATION_INFIX, DOCUMENTED_SUMMARY_PREFIX, Entity, SUMMARY_SUFFIX, TENANT_PREFIX, outpost_readings,
 };
 use crate::model::key::RedisKey;
-use crate::model::mapping::{Answers, Mapping, UnmigratedReason};
+use crate::model::mapping::{Answers, Mapping, Premise, UnmigratedReason};
 
 /// What a key means in Outpost's layout.
 pub(super) fn map(key: &RedisKey, answers: &Answers) -> Decision<Mapping> {
@@ -74,10 +74,12 @@ pub(super) fn braced_tenant(id: &[u8]) -> (RedisKey, Vec<u8>) {
     (RedisKey::concat(&[TENANT_PREFIX, &braced]), braced)
 }
 
-/// Whether a key is that of a tenant whose braced id makes its keys look like those of another.
-pub(super) fn is_braced(key: &RedisKey) -> bool {
-    let id = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
-    id.starts_with(b"{") && id.ends_with(b"}")
+/// What makes a key that of a tenant whose braced id makes its keys look like those of another; nothing where its name
+/// is no such tenant's.
+pub(super) fn sign(key: &RedisKey) -> Option<Premise> {
+    let id = key.as_bytes().strip_prefix(TENANT_PREFIX)?;
+    let is_braced = id.starts_with(b"{") && id.ends_with(b"}");
+    if is_braced { content::has_id(key.clone(), id) } else { None }
 }
 
 /// The tenants with braced ids to whom a summary or destination in current form belongs if they exist. A tenant's own
@@ -86,27 +88,18 @@ pub(super) fn signs_over(key: &RedisKey) -> Vec<RedisKey> {
     records_at(key).map(|reading| braced_tenant(reading.tenant()).0).collect()
 }
 
-/// Whose a destination in current form is: where the tenant with the braced id exists, it is the other's only if that
-/// one's original is still there. Ends the decision where it is not.
-pub(super) fn belongs(key: &RedisKey, answers: &Answers) -> Decision<()> {
-    let destinations: Vec<_> =
-        records_at(key).filter(|reading| matches!(reading, Entity::Destination { .. })).take(READINGS_LIMIT).collect();
+/// The originals of which a destination in current form has to be a copy, since a tenant with the braced id exists whose
+/// legacy key it would be otherwise; none where no such tenant does.
+pub(super) fn must_be_copy_of(key: &RedisKey, answers: &Answers) -> Decision<Vec<RedisKey>> {
+    let rest = key.as_bytes().strip_prefix(TENANT_PREFIX).unwrap_or_default();
+    let mut destinations = current_readings(rest)?;
+    destinations.retain(|reading| matches!(reading, Entity::Destination { .. }));
+
     let (signs, ids): (Vec<_>, Vec<_>) =
         destinations.iter().map(|destination| braced_tenant(destination.tenant())).unzip();
     let tenants = content::hashes_at(&signs, answers)?;
-    let is_signed = |at: usize| tenants[at].is_some_and(|tenant| tenant.has_id(&ids[at]));
-    let in_doubt: Vec<_> = (0..destinations.len()).filter(|&at| is_signed(at)).map(|at| destinations[at]).collect();
-    if in_doubt.is_empty() {
-        return Ok(());
-    }
-
-    let originals: Vec<RedisKey> = in_doubt.iter().copied().map(legacy_key).collect();
-    let found = content::hashes_at(&originals, answers)?;
-    let is_original = |(destination, hash): (&Entity<'_>, &Option<Hash<'_>>)| {
-        let id = destination.expected_id().unwrap_or_default();
-        hash.is_some_and(|hash| hash.has_id(id) || hash.may_be_tombstone())
-    };
-    if in_doubt.iter().zip(&found).all(is_original) { Ok(()) } else { unmigrated(UnmigratedReason::BracedTenant) }
+    let is_signed = |at: &usize| tenants[*at].is_some_and(|tenant| tenant.has_id(&ids[*at]));
+    Ok((0..destinations.len()).filter(is_signed).map(|at| legacy_key(destinations[at])).collect())
 }
 
 /// The summaries and destinations for which a key in current form may stand.

@@ -10,7 +10,7 @@ use crate::model::key::RedisKey;
 use crate::model::mapping::UnmigratedReason::{
     Ambiguous, AmbiguousTarget, BracedTenant, DocumentedNameOnly, WrongContent, WrongType,
 };
-use crate::model::mapping::{Belongs, Mapping};
+use crate::model::mapping::{Answer, Belongs, Mapping};
 
 const JSON: &str = r#"{"type":"webhook"}"#;
 const DATE: &str = "2025-01-01T00:00:00Z";
@@ -232,10 +232,11 @@ fn a_tenants_own_record_is_told_from_what_lies_under_a_braced_one_by_its_id() {
 #[rstest]
 #[case::no_braced_tenant(&[], Belongs::AsNamed)]
 #[case::another_id(&[("tenant:{a}", "a")], Belongs::AsNamed)]
-#[case::a_braced_tenant(&[("tenant:{a}", "{a}")], Belongs::Elsewhere(BracedTenant))]
-#[case::the_original_is_there(&[("tenant:{a}", "{a}"), ("tenant:a:destination:b", "b")], Belongs::AsNamed)]
-#[case::another_original(&[("tenant:{a}", "{a}"), ("tenant:a:destination:b", "c")], Belongs::Elsewhere(BracedTenant))]
-fn a_destination_is_the_braced_tenants_unless_its_original_is_there(
+#[case::a_braced_tenant(
+    &[("tenant:{a}", "{a}")],
+    Belongs::IfCopyOf { originals: vec!["tenant:a:destination:b".into()], otherwise: BracedTenant }
+)]
+fn a_destination_is_the_braced_tenants_unless_it_is_a_copy_of_its_original(
     #[case] others: &[(&'static str, &str)],
     #[case] expected: Belongs,
 ) {
@@ -248,13 +249,16 @@ fn a_destination_is_the_braced_tenants_unless_its_original_is_there(
 #[test]
 fn a_braced_tenant_is_the_sign_over_what_looks_current() {
     let outpost = scope(KeyLayout::Outpost);
-    assert!(HashTags.is_sign(&outpost, &"tenant:{a}".into()) && !HashTags.is_sign(&outpost, &"tenant:a".into()));
+    let sign = HashTags.sign(&outpost, &"tenant:{a}".into()).expect("a name that may be a sign's");
+    let id_is = |id: &str| Answer::Fields(vec![Some(id.as_bytes().to_vec())]);
+    assert!(sign.agrees_with(&id_is("{a}")) && !sign.agrees_with(&id_is("a")) && !sign.agrees_with(&Answer::NotAHash));
+    assert_eq!(HashTags.sign(&outpost, &"tenant:a".into()), None);
     for key in ["tenant:{a}:destinations", "tenant:{a}:destination:b"] {
         assert_eq!(HashTags.signs_over(&outpost, &key.into()), ["tenant:{a}".into()]);
     }
     assert_eq!(HashTags.signs_over(&outpost, &"tenant:{a}:tenant".into()), []);
     assert_eq!(HashTags.sources_of(&outpost, &"tenant:{a}:destination:b".into()), ["tenant:a:destination:b".into()]);
-    assert!(!HashTags.is_sign(&scope(KeyLayout::TenantTag), &"tenant:{a}".into()), "its target tells too");
+    assert_eq!(HashTags.sign(&scope(KeyLayout::TenantTag), &"tenant:{a}".into()), None, "its target tells too");
 }
 
 #[test]
