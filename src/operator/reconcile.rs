@@ -35,6 +35,9 @@ const AFTER_CONFLICT: Duration = Duration::from_millis(100);
 /// After so many writes in a row that failed, the lock is given back: the API server may be broken for long.
 const WRITES_TRIED: u32 = 4;
 
+/// The longest pause while the API server is away or busy.
+const OUTAGE: Duration = Duration::from_secs(20);
+
 /// The longest pause while a worker waits for its next command: it gives up after a while.
 const WORKER_WAITS: Duration = Duration::from_secs(8);
 
@@ -73,6 +76,10 @@ pub fn on_error(object: Arc<Watched>, error: &ReconcileError, context: Arc<Conte
     let mut pause = retry::pause(attempt, rand::random_range(0.0..1.0));
     if is_news {
         tracing::warn!(resource = %object.name_any(), %error, "reconcile failed; trying again, later each time");
+    }
+    if !kind.needs_somebody() {
+        // An API server that was away is back without anybody saying so.
+        pause = pause.min(OUTAGE);
     }
     if kind.needs_somebody() || error.is_of_writing() && attempt >= WRITES_TRIED && !context.desk.is_at_work(&uid) {
         context.desk.give_up(&uid, pause);
