@@ -17,34 +17,13 @@ use crate::support::engine::{Bench, Expected, Reins, assert_settled, hset, run_o
 use crate::support::generator::{now_ms, unmigrated};
 use crate::support::load::load;
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use crate::support::redis_client::{Endpoint, slot};
 use crate::support::redis_cluster::{Cluster, wait_replicated};
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::snapshot::snapshot;
 use crate::support::value::{Entry, Value};
 use crate::support::wait::eventually_true;
-
-enum Redis {
-    Standalone(Standalone),
-    Cluster(Cluster),
-}
-
-impl Redis {
-    async fn start(cluster: bool) -> Self {
-        if cluster {
-            Self::Cluster(Cluster::start(3, 0, Options::default()).await)
-        } else {
-            Self::Standalone(Standalone::start(Options::default()).await)
-        }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        match self {
-            Self::Standalone(server) => server.endpoint(),
-            Self::Cluster(cluster) => cluster.endpoint(),
-        }
-    }
-}
 
 async fn exists(redis: &Endpoint, key: &str) -> bool {
     snapshot(redis).await.contains_key(key.as_bytes())
@@ -86,7 +65,7 @@ fn assert_one_is_missed(stop: &Stop) {
 #[case::the_documented_layout(true, KeyLayout::TenantTag)]
 #[tokio::test]
 async fn a_deletion_behind_the_copy_gets_no_mark(#[case] cluster: bool, #[case] layout: KeyLayout) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 0).await;
     let bench = Bench::with_layout(&server.endpoint(), layout);
     let redis = &bench.redis;
     let expected = load_tenants(redis, layout).await;
@@ -137,7 +116,7 @@ async fn a_deletion_behind_the_copy_gets_no_mark(#[case] cluster: bool, #[case] 
 /// Nobody was at work when it was deleted: the run that is taken up began before.
 #[tokio::test]
 async fn a_deletion_between_two_attempts_gets_no_mark() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 0).await;
     let bench = Bench::new(&server.endpoint());
     let redis = &bench.redis;
     let expected = load_tenants(redis, KeyLayout::Outpost).await;
@@ -163,7 +142,7 @@ async fn a_deletion_between_two_attempts_gets_no_mark() {
 /// An entry that somebody adds by hand looks like one whose source was deleted: a person knows better.
 #[tokio::test]
 async fn entries_without_a_source_are_accepted_by_name() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 0).await;
     let bench = Bench::new(&server.endpoint());
     let redis = &bench.redis;
     let expected = load_tenants(redis, KeyLayout::Outpost).await;
@@ -200,7 +179,7 @@ async fn entries_without_a_source_are_accepted_by_name() {
 #[case::a_cluster(true)]
 #[tokio::test]
 async fn entries_that_end_behind_the_copy_are_not_missed(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 0).await;
     let bench = Bench::new(&server.endpoint());
     let redis = &bench.redis;
     let mut entries: Vec<Entry> = (0..50).flat_map(|number| tenant(&format!("t{number}"))).collect();
@@ -224,7 +203,7 @@ async fn entries_that_end_behind_the_copy_are_not_missed(#[case] cluster: bool) 
 /// Keys in current form may be unmigrated too, and copying and cleaning up never look at those.
 #[tokio::test]
 async fn every_command_counts_unmigrated_keys_alike() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 0).await;
     let redis = server.endpoint();
     let odd = [
         Entry::new("tenant:{odd}:tenant", Value::string("x")),
@@ -383,7 +362,7 @@ async fn expiry_of(redis: &Endpoint, key: &str) -> Option<i64> {
 #[case::a_cluster(true)]
 #[tokio::test]
 async fn an_expiry_that_the_earlier_tool_dropped_is_put_back_when_asked_for(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 0).await;
     let redis = server.endpoint();
     let end = as_the_earlier_tool_left_it(&redis).await;
     let before = snapshot(&redis).await;
@@ -455,7 +434,7 @@ async fn what_a_copy_puts_back_is_told() {
 
 #[tokio::test]
 async fn the_gate_says_what_differs_behind_a_mark_that_it_proves() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 0).await;
     let redis = server.endpoint();
     let end = as_the_earlier_tool_left_it(&redis).await;
     let cli = CommandLine::at(&redis);
@@ -478,7 +457,7 @@ async fn the_gate_says_what_differs_behind_a_mark_that_it_proves() {
 #[case::a_cluster(true)]
 #[tokio::test]
 async fn an_expiry_is_given_only_to_what_was_compared(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 0).await;
     let bench = Bench::new(&server.endpoint());
     let redis = &bench.redis;
     let end = now_ms() + 3_600_000;

@@ -12,33 +12,12 @@ use rstest::rstest;
 use crate::support::engine::{Bench, LOCKS, MARK, hset, now, run_on_owner};
 use crate::support::load::load;
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use crate::support::redis_client::{Endpoint, slot};
 use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::value::{Entry, Value};
 use crate::support::wait::eventually_true;
-
-enum Redis {
-    Standalone(Standalone),
-    Cluster(Cluster),
-}
-
-impl Redis {
-    async fn start(cluster: bool) -> Self {
-        if cluster {
-            Self::Cluster(Cluster::start(3, 0, Options::default()).await)
-        } else {
-            Self::Standalone(Standalone::start(Options::default()).await)
-        }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        match self {
-            Self::Standalone(server) => server.endpoint(),
-            Self::Cluster(cluster) => cluster.endpoint(),
-        }
-    }
-}
 
 const IN_PLACE: [&str; 2] = ["002_timestamps", "003_entity"];
 
@@ -219,7 +198,7 @@ fn b_and_braced_b_with_the_same_names() -> Vec<Entry> {
 #[case::a_cluster(true)]
 #[tokio::test]
 async fn a_tenant_keeps_what_is_named_like_a_copy_of_the_other_tenants(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 0).await;
     let redis = server.endpoint();
     load(&redis, b_and_braced_b_with_the_same_names()).await;
     let before = Bench::new(&redis).snapshot().await.0;
@@ -302,7 +281,7 @@ async fn a_copy_that_the_application_changed_under_a_sign_is_left_alone() {
 #[case::a_cluster(true)]
 #[tokio::test]
 async fn what_only_has_the_name_of_a_sign_holds_no_original_back(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 0).await;
     let redis = server.endpoint();
     let of = |id: &str| [record(&format!("tenant:{id}"), id), record(&format!("tenant:{id}:destination:d"), "d")];
     let named_like_signs = [Entry::new("tenant:{x}", Value::string("x")), record("tenant:{y}", "y")];

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::command_stats::{calls, reset_calls};
 use crate::support::engine::{Bench, Expected, LOCKS, assert_no_lock, hset, run_on_owner};
+use crate::support::redis::Redis;
 use crate::support::redis_client::Endpoint;
 use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
@@ -273,12 +274,8 @@ async fn loses_its_expiry(redis: &Endpoint) -> Expected {
 #[case::a_cluster(true)]
 #[tokio::test]
 async fn an_expiry_that_a_huge_entry_lost_is_put_back_without_reading_it_whole(#[case] cluster: bool) {
-    let (one, many) = if cluster {
-        (None, Some(Cluster::start(3, 0, Options::default()).await))
-    } else {
-        (Some(Standalone::start(Options::default()).await), None)
-    };
-    let redis = one.as_ref().map(Standalone::endpoint).or(many.as_ref().map(Cluster::endpoint)).expect("a server");
+    let redis = Redis::either(cluster, 0).await;
+    let redis = redis.endpoint();
     let expected = loses_its_expiry(&redis).await;
     let bench = Bench::new(&redis);
     let held = bench.hold().await;

@@ -6,8 +6,8 @@ use crate::support::engine::{Bench, assert_no_lock, assert_settled, run_on_owner
 use crate::support::generator::now_ms;
 use crate::support::huge::{GROUP, Kind, PENDING, id, send_all};
 use crate::support::load::load;
+use crate::support::redis::Redis;
 use crate::support::redis_client::Endpoint;
-use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::value::{Bytes, Entry, Value};
 use outpost_migrate_redis::engine::control::Control;
@@ -23,27 +23,6 @@ use rstest::rstest;
 const SOURCE: &[u8] = b"tenant:huge:things";
 const TARGET: &[u8] = b"{tenant:huge}:things";
 const DAY: i64 = 24 * 3600 * 1000;
-
-enum Redis {
-    One(Standalone),
-    Cluster(Cluster),
-}
-
-impl Redis {
-    async fn start(primaries: usize) -> Self {
-        match primaries {
-            1 => Self::One(Standalone::start(Options::default()).await),
-            _ => Self::Cluster(Cluster::start(primaries, 0, Options::default()).await),
-        }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        match self {
-            Self::One(server) => server.endpoint(),
-            Self::Cluster(cluster) => cluster.endpoint(),
-        }
-    }
-}
 
 fn keys() -> (RedisKey, RedisKey) {
     (RedisKey::concat(&[SOURCE]), RedisKey::concat(&[TARGET]))
@@ -93,7 +72,7 @@ async fn it_goes_all_the_way(
     #[values(Kind::Hash, Kind::Set, Kind::SortedSet, Kind::List, Kind::Stream)] kind: Kind,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     load(&redis, [tenant()]).await;
     kind.load(&redis, SOURCE, 200_000, Some(now_ms() + DAY)).await;
@@ -174,7 +153,7 @@ async fn a_change_behind_the_copy_is_noticed(
     #[values(Kind::Hash, Kind::Set, Kind::SortedSet, Kind::List, Kind::Stream)] kind: Kind,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     kind.load(&redis, SOURCE, 100_000, Some(now_ms() + DAY)).await;
     let bench = Bench::new(&redis);
@@ -203,7 +182,7 @@ async fn a_change_behind_the_copy_is_noticed(
 #[case::read(cmd("XREADGROUP").arg("GROUP").arg(GROUP).arg("c").arg("COUNT").arg(1).arg("STREAMS").arg(SOURCE).arg(">").take())]
 #[tokio::test]
 async fn a_change_of_groups_behind_the_copy_is_noticed(#[case] change: redis::Cmd, #[values(1, 3)] primaries: usize) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     Kind::Stream.load(&redis, SOURCE, 50_000, None).await;
     let bench = Bench::new(&redis);
@@ -249,7 +228,7 @@ async fn a_killed_copy_leaves_only_what_expires(
     #[values(Kind::Hash, Kind::Set, Kind::SortedSet, Kind::List, Kind::Stream)] kind: Kind,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     kind.load(&redis, SOURCE, 100_000, Some(now_ms() + DAY)).await;
     let bench = Bench::new(&redis);
@@ -365,7 +344,7 @@ async fn a_stale_target_is_replaced(
     #[values(Kind::Set, Kind::SortedSet, Kind::List, Kind::Stream)] kind: Kind,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     kind.load(&redis, SOURCE, 50_000, Some(now_ms() + DAY)).await;
     let bench = Bench::new(&redis);
@@ -408,7 +387,7 @@ async fn an_empty_stream_replaces_a_huge_one() {
 #[rstest]
 #[tokio::test]
 async fn groups_that_change_keep_an_original(#[values(1, 3)] primaries: usize) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     Kind::Stream.load(&redis, SOURCE, 30_000, None).await;
     let bench = Bench::new(&redis);
@@ -431,7 +410,7 @@ async fn groups_that_change_keep_an_original(#[values(1, 3)] primaries: usize) {
 #[rstest]
 #[tokio::test]
 async fn what_can_not_be_copied_exactly_is_refused(#[values(1, 3)] primaries: usize) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     load(&redis, [tenant()]).await;
     let bench = Bench::with_layout(&redis, KeyLayout::TenantTag);
@@ -481,7 +460,7 @@ async fn a_diverged_target_keeps_its_original(
     #[values(Kind::Hash, Kind::Set, Kind::SortedSet, Kind::List, Kind::Stream)] kind: Kind,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
     let redis = redis.endpoint();
     load(&redis, [tenant()]).await;
     kind.load(&redis, SOURCE, 100_000, None).await;

@@ -3,6 +3,7 @@
 use crate::support::command_stats::{calls, reset_calls};
 use crate::support::engine::{Bench, Expected, run_on_owner};
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use crate::support::redis_client::Endpoint;
 use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
@@ -111,7 +112,8 @@ async fn nothing_rests_on_a_false_premise_on_a_cluster() {
 #[case::a_cluster(3)]
 #[tokio::test]
 async fn heavy_entries_are_spared(#[case] primaries: usize) {
-    let (_one, _many, redis) = start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
+    let redis = redis.endpoint();
     let heavy = "x".repeat(usize::try_from(HEAVY_BYTES).expect("a size"));
     run_on_owner(&redis, b"heavy", cmd("HSET").arg("heavy").arg("id").arg("1").arg("x").arg(&heavy)).await;
     let (premise, target) = (premise("heavy", Some("1")), target_of("heavy"));
@@ -131,18 +133,6 @@ async fn heavy_entries_are_spared(#[case] primaries: usize) {
     held.release().await;
 }
 
-async fn start(primaries: usize) -> (Option<Standalone>, Option<Cluster>, Endpoint) {
-    if primaries == 1 {
-        let server = Standalone::start(Options::default()).await;
-        let redis = server.endpoint();
-        (Some(server), None, redis)
-    } else {
-        let cluster = Cluster::start(primaries, 0, Options::default()).await;
-        let redis = cluster.endpoint();
-        (None, Some(cluster), redis)
-    }
-}
-
 /// Were the quick way never taken, everything would still be right: the servers' own counts tell. On a cluster they
 /// would be the same; that its scripts answer is shown for each version of Redis elsewhere.
 #[rstest]
@@ -150,7 +140,8 @@ async fn start(primaries: usize) -> (Option<Standalone>, Option<Cluster>, Endpoi
 #[case::a_cluster(3)]
 #[tokio::test]
 async fn ordinary_entries_are_read_once_a_step(#[case] primaries: usize) {
-    let (_one, _many, redis) = start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
+    let redis = redis.endpoint();
     let tenant = |number: u32| {
         let (id, key) = (format!("t{number}"), format!("tenant:t{number}"));
         let fields = [("id", id.as_str()), ("created_at", "2025-01-19T22:17:29Z")];
@@ -188,7 +179,8 @@ async fn ordinary_entries_are_read_once_a_step(#[case] primaries: usize) {
 #[tokio::test]
 async fn names_of_targets_are_not_believed(#[case] primaries: usize) {
     use UnmigratedReason::{BracedTenant, WrongContent, WrongType};
-    let (_one, _many, redis) = start(primaries).await;
+    let redis = Redis::of(primaries, 0, Options::default()).await;
+    let redis = redis.endpoint();
     let set = |key: &str, fields: &[&str]| cmd("HSET").arg(key).arg(fields).take();
     let keys = [
         ("tenant:ordinary", set("tenant:ordinary", &["id", "ordinary"])),

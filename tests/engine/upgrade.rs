@@ -20,36 +20,14 @@ use crate::support::fixture::read_fixture;
 use crate::support::generator::{Generator, noise, now_ms, unmigrated};
 use crate::support::load::load;
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use crate::support::redis_client::Endpoint;
-use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::snapshot::snapshot;
 use crate::support::value::{Bytes, Entry, Keyspace, Value};
 
 const MIGRATIONS: [&str; 3] = ["001_hash_tags", "002_timestamps", "003_entity"];
 const DAY: i64 = 24 * 3600 * 1000;
-
-enum Redis {
-    Standalone(Standalone),
-    Cluster(Cluster),
-}
-
-impl Redis {
-    async fn start(cluster: bool) -> Self {
-        if cluster {
-            Self::Cluster(Cluster::start(3, 1, Options::default()).await)
-        } else {
-            Self::Standalone(Standalone::start(Options::default()).await)
-        }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        match self {
-            Self::Standalone(server) => server.endpoint(),
-            Self::Cluster(cluster) => cluster.endpoint(),
-        }
-    }
-}
 
 fn command_line(redis: &Endpoint) -> CommandLine {
     CommandLine::new(env!("CARGO_BIN_EXE_outpost-migrate-redis"), redis)
@@ -123,7 +101,7 @@ async fn the_upgrade_as_it_happens(
     #[values(false, true)] cluster: bool,
     #[values(DivergedPolicy::Keep, DivergedPolicy::Delete)] diverged: DivergedPolicy,
 ) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 1).await;
     let redis = server.endpoint();
     let expected = load_before(&redis).await;
     assert!(expected.sources() > 500, "{} sources", expected.sources());
@@ -171,7 +149,7 @@ async fn the_upgrade_as_it_happens(
 /// Cleanup between the migrations: originals equal targets in the form of the one before, too.
 #[tokio::test]
 async fn cleanup_may_come_between_the_migrations() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 1).await;
     let redis = server.endpoint();
     let expected = load_before(&redis).await;
     for name in &MIGRATIONS[..2] {
@@ -188,7 +166,7 @@ async fn cleanup_may_come_between_the_migrations() {
 #[rstest]
 #[tokio::test]
 async fn named_sources_are_restored_behind_the_mark(#[values(false, true)] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 1).await;
     let redis = server.endpoint();
     let expected = load_before(&redis).await;
     Bench::new(&redis).migrate(&Control::unattended()).await.expect("a mark");
@@ -247,7 +225,7 @@ async fn named_sources_are_restored_behind_the_mark(#[values(false, true)] clust
 
 #[tokio::test]
 async fn a_restored_source_catches_up_with_later_migrations() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 1).await;
     let redis = server.endpoint();
     let expected = load_before(&redis).await;
     let line = command_line(&redis);
@@ -275,7 +253,7 @@ async fn lose_first_mark(redis: &Endpoint) {
 /// Whoever takes the sources for right although the application lives on targets gets them as they were.
 #[tokio::test]
 async fn a_replaced_target_catches_up_with_later_migrations() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 1).await;
     let redis = server.endpoint();
     let expected = load_before(&redis).await;
     migrate_all(&redis).await;
@@ -296,7 +274,7 @@ async fn a_replaced_target_catches_up_with_later_migrations() {
 /// What the old version wrote behind a plan that saw everything in its place has gone through nothing yet.
 #[tokio::test]
 async fn a_source_that_comes_after_the_plan_catches_up_with_later_migrations() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 1).await;
     let redis = server.endpoint();
     let expected = load_before(&redis).await;
     migrate_all(&redis).await;
@@ -375,7 +353,7 @@ async fn an_initialisation_that_did_not_end_is_no_mark() {
 /// State as other versions leave it: respected, and never touched.
 #[tokio::test]
 async fn what_other_versions_left_is_respected_and_stays() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 1).await;
     let redis = server.endpoint();
     load(&redis, read_fixture("tests/fixtures/outpost-v0.11-keyspace.jsonl")).await;
     let hash = |key: &str, fields: &[(&str, &str)]| Entry::new(key, Value::hash(fields.iter().copied()));
@@ -418,7 +396,7 @@ async fn what_other_versions_left_is_respected_and_stays() {
 #[case::not_applicable(&[("status", "not_applicable"), ("reason", "x")], false)]
 #[tokio::test]
 async fn a_migration_waits_for_a_proven_predecessor(#[case] fields: &[(&str, &str)], #[case] waits: bool) {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 1).await;
     let redis = server.endpoint();
     if !fields.is_empty() {
         load(&redis, [Entry::new("outpost:migration:001_hash_tags", Value::hash(fields.iter().copied()))]).await;
@@ -431,7 +409,7 @@ async fn a_migration_waits_for_a_proven_predecessor(#[case] fields: &[(&str, &st
 /// A mark with `status` and `applied_at` only is proven by `apply` too; its time stays.
 #[tokio::test]
 async fn apply_stamps_another_tools_true_mark() {
-    let server = Redis::start(false).await;
+    let server = Redis::either(false, 1).await;
     let redis = server.endpoint();
     load(&redis, read_fixture("tests/fixtures/outpost-v0.11-keyspace.jsonl")).await;
     let at = "2026-01-02T03:04:05Z";

@@ -26,8 +26,8 @@ use crate::support::generator::{Generator, noise, now_ms};
 use crate::support::huge::Kind;
 use crate::support::load::load;
 use crate::support::process::temp_dir;
+use crate::support::redis::Redis;
 use crate::support::redis_client::Endpoint;
-use crate::support::redis_cluster::Cluster;
 use crate::support::redis_server::{Options, Standalone};
 use crate::support::value::Entry;
 use crate::support::value::Value;
@@ -41,26 +41,10 @@ const DAY: i64 = 24 * 3600 * 1000;
 
 const OLD: &str = "redis-6.2.14";
 
-enum Redis {
-    Standalone(Standalone),
-    Cluster(Cluster),
-}
-
-impl Redis {
-    async fn start(server: &'static str, primaries: usize) -> Self {
-        let options = Options { server: Some(server), acl_users: vec![documented_user(server)], ..Options::default() };
-        match primaries {
-            1 => Self::Standalone(Standalone::start(options).await),
-            _ => Self::Cluster(Cluster::start(primaries, 0, options).await),
-        }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        match self {
-            Self::Standalone(server) => server.endpoint(),
-            Self::Cluster(cluster) => cluster.endpoint(),
-        }
-    }
+/// A server of that version, or a cluster of such, with README's user.
+async fn start(server: &'static str, primaries: usize) -> Redis {
+    let options = Options { server: Some(server), acl_users: vec![documented_user(server)], ..Options::default() };
+    Redis::of(primaries, 0, options).await
 }
 
 /// README's user for a server, as a line of an ACL file.
@@ -102,7 +86,7 @@ async fn scripts_work_for_the_documented_user(
     #[values("redis-6.2.14", "redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(server, primaries).await;
+    let redis = start(server, primaries).await;
     let redis = redis.endpoint();
     hset(&redis, b"tenant:quick", "id", "quick").await;
     let probe = Probe::Fields { key: "tenant:quick".into(), fields: &["id", "deleted_at"] };
@@ -136,7 +120,7 @@ async fn from_plan_to_cleanup(
     #[values("redis-6.2.14", "redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(server, primaries).await;
+    let redis = start(server, primaries).await;
     let redis = redis.endpoint();
     let gate = CommandLine::new(PROGRAM, &redis);
     let expected = loaded(&redis).await;
@@ -178,7 +162,7 @@ async fn a_run_that_broke_off_is_taken_up(
     #[values("redis-6.2.14", "redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(server, primaries).await;
+    let redis = start(server, primaries).await;
     let expected = loaded(&redis.endpoint()).await;
     let mut bench = bench(&redis.endpoint());
     bench.life = Duration::from_secs(1);
@@ -210,7 +194,7 @@ async fn a_fresh_server_is_marked_by_the_gate(
     #[values("redis-6.2.14", "redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(server, primaries).await;
+    let redis = start(server, primaries).await;
     let gate = CommandLine::new(PROGRAM, &redis.endpoint());
 
     gate.run(&["init", "--current"]).await.assert_code(0);
@@ -310,7 +294,7 @@ async fn single_fields_that_end_are_kept_and_compared(
     #[values("redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(server, primaries).await;
+    let redis = start(server, primaries).await;
     let redis = redis.endpoint();
     let (end, fields) = (now_ms() + DAY + 1, ["created_at", "note", "other"]);
     load(&redis, ["a", "b", "c", "d"].map(tenant)).await;
@@ -349,7 +333,7 @@ async fn single_fields_that_end_are_kept_and_compared(
 async fn a_conditional_write_sees_that_a_field_ends(
     #[values("redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
 ) {
-    let redis = Redis::start(server, 1).await;
+    let redis = start(server, 1).await;
     let redis = redis.endpoint();
     load(&redis, [tenant("a"), tenant("b")]).await;
     end_field(&redis, "tenant:b", "note", now_ms() + DAY).await;
@@ -397,7 +381,7 @@ async fn assert_refused(redis: &Endpoint) {
 #[case::cluster(3)]
 #[tokio::test]
 async fn a_huge_hash_is_refused_where_redis_can_not_tell_its_expiry(#[case] primaries: usize) {
-    let redis = Redis::start(OLD, primaries).await;
+    let redis = start(OLD, primaries).await;
     load_huge(&redis.endpoint()).await;
     assert_refused(&redis.endpoint()).await;
 }
@@ -409,7 +393,7 @@ async fn a_huge_hash_is_copied_in_pieces_unless_its_fields_expire(
     #[values(1, 3)] primaries: usize,
 ) {
     let (redis, source, target) =
-        (Redis::start(server, primaries).await, "tenant:huge:destinations", "tenant:{huge}:destinations");
+        (start(server, primaries).await, "tenant:huge:destinations", "tenant:{huge}:destinations");
     let expected = load_huge(&redis.endpoint()).await;
     let endpoint = redis.endpoint();
     let field = async |name: &str, key: &str, arguments: &[&str]| {
@@ -439,7 +423,7 @@ async fn huge_entries_of_every_type_are_copied_in_pieces(
     #[values("redis-7.4.1", "redis-8.2.3", "valkey-9.1.2")] server: &'static str,
     #[values(1, 3)] primaries: usize,
 ) {
-    let redis = Redis::start(server, primaries).await;
+    let redis = start(server, primaries).await;
     let redis = redis.endpoint();
     load(&redis, [tenant("huge")]).await;
     for kind in Kind::ALL {

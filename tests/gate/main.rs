@@ -20,6 +20,7 @@ use support::generator::now_ms;
 use support::load::load;
 use support::process::{Process, Signal};
 use support::proxy::Proxy;
+use support::redis::Redis;
 use support::redis_client::{Endpoint, slot};
 use support::redis_cluster::Cluster;
 use support::redis_server::{Options, Standalone};
@@ -122,34 +123,12 @@ async fn current(redis: &Endpoint) -> Ran {
     command_line(redis).run(&["init", "--current"]).await
 }
 
-enum Redis {
-    Standalone(Standalone),
-    Cluster(Cluster),
-}
-
-impl Redis {
-    async fn start(cluster: bool) -> Self {
-        if cluster {
-            Self::Cluster(Cluster::start(3, 1, Options::default()).await)
-        } else {
-            Self::Standalone(start().await)
-        }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        match self {
-            Self::Standalone(server) => server.endpoint(),
-            Self::Cluster(cluster) => cluster.endpoint(),
-        }
-    }
-}
-
 #[rstest]
 #[case::standalone(false)]
 #[case::cluster(true)]
 #[tokio::test]
 async fn of_ten_processes_at_once_exactly_one_initialises(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 1).await;
     let redis = server.endpoint();
     let line = command_line(&redis);
     let started: Vec<Process> = (0..10).map(|_| line.start(&["init", "--current"])).collect();
@@ -405,7 +384,7 @@ async fn a_legacy_key_after_a_killed_init_withdraws_its_claims(#[case] claimed: 
 #[case::cluster(true)]
 #[tokio::test]
 async fn false_marks_keep_the_gate_shut_and_say_why(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 1).await;
     let redis = server.endpoint();
     let expected = Expected::load(&redis, 100).await;
     for name in MIGRATIONS {
@@ -447,7 +426,7 @@ async fn a_false_mark_of_an_in_place_migration_is_found_too() {
 #[case::cluster(true)]
 #[tokio::test]
 async fn true_marks_of_others_are_stamped_once_and_believed_from_then_on(#[case] cluster: bool) {
-    let server = Redis::start(cluster).await;
+    let server = Redis::either(cluster, 1).await;
     let redis = server.endpoint();
     let expected = Expected::load(&redis, 100).await;
     for name in MIGRATIONS {
@@ -554,6 +533,29 @@ async fn waiting_ends_by_itself_when_everything_is_applied() {
     CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
 }
 
+/// A gate that waits behind the marks of another tool, and has looked once.
+async fn waiting_behind_other_marks(line: &CommandLine) -> Process {
+    let waiting = line.start(&["init", "--current", "--wait", "5m"]);
+    let has_looked = async || waiting.log().contains("marked by another tool");
+    eventually_true(Duration::from_secs(30), "it has looked", has_looked).await;
+    waiting
+}
+
+/// The marks are read again and again, whatever is done `meanwhile`, and nothing is compared.
+async fn assert_only_marks_are_read(redis: &Endpoint, mut meanwhile: impl AsyncFnMut()) {
+    let counters = reset_counters(redis).await;
+    // A look that compares reads each mark twice before it scans.
+    let reads = 4 * MIGRATIONS.len() as u64;
+    eventually_true(Duration::from_secs(30), "the marks are read again and again", async || {
+        meanwhile().await;
+        called(&mut counters.clone()).await.get("hgetall").is_some_and(|calls| *calls >= reads)
+    })
+    .await;
+
+    let called = called(&mut counters.clone()).await;
+    assert!(!called.contains_key("scan"), "{called:?}");
+}
+
 /// Many pods may wait for long, and the marks alone tell when it is over.
 #[tokio::test]
 async fn waiting_behind_a_false_mark_does_not_compare_all_the_time() {
@@ -564,20 +566,9 @@ async fn waiting_behind_a_false_mark_does_not_compare_all_the_time() {
         mark_as_others_do(&redis, "", name).await;
     }
     let line = command_line(&redis);
-    let waiting = line.start(&["init", "--current", "--wait", "5m"]);
-    eventually_true(Duration::from_secs(30), "it has looked", async || {
-        waiting.log().contains("marked by another tool")
-    })
-    .await;
-    let counters = reset_counters(&redis).await;
-    // A look that compares reads each mark twice before it scans.
-    let reads = 4 * MIGRATIONS.len() as u64;
-    eventually_true(Duration::from_secs(30), "the marks are read again and again", async || {
-        called(&mut counters.clone()).await.get("hgetall").is_some_and(|calls| *calls >= reads)
-    })
-    .await;
-    let called = called(&mut counters.clone()).await;
-    assert!(!called.contains_key("scan"), "{called:?}");
+    let waiting = waiting_behind_other_marks(&line).await;
+
+    assert_only_marks_are_read(&redis, async || ()).await;
 
     line.run(&["apply", "--all", "--yes"]).await.assert_code(0);
     CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");
@@ -594,23 +585,16 @@ async fn a_cleanup_that_counts_makes_no_gate_look_again() {
     for name in &MIGRATIONS[1..] {
         mark_as_others_do(&redis, "", name).await;
     }
-    let waiting = line.start(&["init", "--current", "--wait", "5m"]);
-    let has_looked = async || waiting.log().contains("marked by another tool");
-    eventually_true(Duration::from_secs(30), "it has looked", has_looked).await;
+    let waiting = waiting_behind_other_marks(&line).await;
 
-    let counters = reset_counters(&redis).await;
-    let reads = 4 * MIGRATIONS.len() as u64;
     let mut removed = 0;
     let mut connection = server.connection().await;
-    eventually_true(Duration::from_secs(30), "the marks are read again and again", async || {
+    assert_only_marks_are_read(&redis, async || {
         removed += 1;
         let note = redis::cmd("HSET").arg("outpost:migration:001_hash_tags").arg("cleanup_removed").arg(removed).take();
         note.exec_async(&mut connection).await.expect("HSET");
-        called(&mut counters.clone()).await.get("hgetall").is_some_and(|calls| *calls >= reads)
     })
     .await;
-    let called = called(&mut counters.clone()).await;
-    assert!(!called.contains_key("scan"), "{called:?}");
 
     line.run(&["apply", "--all", "--yes"]).await.assert_code(0);
     CommandLine::end(&waiting).await.assert_code(0).assert_said("Current");

@@ -25,6 +25,7 @@ pub mod load;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod redis;
 pub mod redis_client;
 pub mod redis_cluster;
 pub mod redis_server;
