@@ -14,6 +14,9 @@ use crate::support::wait::eventually;
 use crate::{command, tenants_only, window};
 use outpost_migrate_redis::model::phase::Phase;
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 #[tokio::test]
 async fn what_cannot_be_followed_is_refused_with_words_to_act_on() {
@@ -75,26 +78,40 @@ async fn what_cannot_be_followed_is_refused_with_words_to_act_on() {
     assert_left_clean(&site, &endpoint).await;
 }
 
+/// A server that takes every connection and hangs up after a while, without a word; told of each.
+async fn hangs_up(listener: TcpListener, taken: mpsc::UnboundedSender<()>) {
+    loop {
+        let (connection, _) = listener.accept().await.expect("a connection");
+        let _ = taken.send(());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            drop(connection);
+        });
+    }
+}
+
 #[tokio::test]
-async fn an_edit_that_is_refused_is_told_of_although_redis_is_away() {
+async fn an_edit_that_is_refused_is_told_of_although_no_lock_can_be_had() {
     let site = Site::new("refused-away").await;
     let redis = Standalone::start(Options::default()).await;
-    let endpoint = redis.endpoint();
-    redis.kill();
     let operator = site.operator().await;
-    site.create(NAME, spec(&endpoint, json!({}))).await;
-    site.wait_reason(NAME, SOON, "RedisUnavailable").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (sender, mut taken) = mpsc::unbounded_channel();
+    let _silent = AbortOnDropHandle::new(tokio::spawn(hangs_up(listener, sender)));
 
+    site.create(NAME, spec(&redis.endpoint(), json!({ "redis": { "port": port } }))).await;
+    taken.recv().await.expect("a worker asks for the lock");
     site.patch(NAME, json!({ "acceptFindings": ["Memory"] })).await;
     let refused = site.wait_reason(NAME, SOON, "InvalidSpec").await;
     assert_kstatus(&refused);
     assert_eq!(refused.lock, None);
-    let reconciles =
-        async || operator.metric("outpost_migrate_reconcile_duration_seconds_count").await.expect("a count");
-    let before = reconciles().await;
+
+    let looks = async || operator.metric("outpost_migrate_reconcile_duration_seconds_count").await.expect("a count");
+    let before = looks().await;
     // A measured window: nobody looks again at what only an edit can change.
     window(Duration::from_secs(5)).await;
-    assert!(reconciles().await - before <= 1.0, "it is looked at again and again");
+    assert!(looks().await - before <= 1.0, "it is looked at again and again");
 }
 
 #[tokio::test]
